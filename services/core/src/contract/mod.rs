@@ -1,0 +1,145 @@
+//! Validity: what a decoded record must satisfy to count as an event.
+//!
+//! Event times are judged against the Kafka timestamp of the same record, never against a clock: the verdict on a
+//! record is the same today and in a replay next year. So one broken sensor clock can neither create endless windows
+//! nor drag the watermark.
+
+use crate::decode::{Column, Columns, ReaderSchema};
+use crate::reject::{Reason, Reject};
+
+/// Which fields of the reader schema make an event. The names come from `[event]` in the configuration.
+#[derive(Debug, Clone)]
+pub struct EventFields {
+    /// Columns of the series key, with their names for messages.
+    key: Vec<(usize, String)>,
+    time: (usize, String),
+    value: (usize, String),
+    /// Column of the quality, and the symbol that counts as bad.
+    quality: Option<(usize, String)>,
+}
+
+/// Bounds on event times, from `[limits]`.
+#[derive(Debug, Clone)]
+pub struct TimeLimits {
+    /// How much older than the record timestamp an event may be, in milliseconds.
+    pub max_event_age_ms: i64,
+    /// How far ahead of the record timestamp an event may be, in milliseconds.
+    pub max_future_skew_ms: i64,
+}
+
+/// A configured field that the reader schema does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event.{setting} names the field `{field}`, which the reader schema does not have")]
+pub struct NoSuchField {
+    /// Setting in `[event]`.
+    pub setting: &'static str,
+    /// The name that was looked for.
+    pub field: String,
+}
+
+/// What the windows need of a valid record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ValidEvent {
+    /// Event time, milliseconds since the epoch.
+    pub time_ms: i64,
+    /// The measured value: finite.
+    pub value: f64,
+    /// Whether the quality is the configured bad one.
+    pub bad_quality: bool,
+}
+
+impl EventFields {
+    /// Finds the configured fields in the reader schema.
+    pub fn bind(
+        reader: &ReaderSchema,
+        key: &[String],
+        time: &str,
+        value: &str,
+        quality: Option<(&str, &str)>,
+    ) -> Result<Self, NoSuchField> {
+        let find = |setting, field: &str| {
+            let index = reader.index_of(field);
+            index.map(|index| (index, field.to_owned())).ok_or(NoSuchField { setting, field: field.to_owned() })
+        };
+        let quality = match quality {
+            Some((field, bad)) => Some((find("quality", field)?.0, bad.to_owned())),
+            None => None,
+        };
+        Ok(Self {
+            key: key.iter().map(|field| find("key", field)).collect::<Result<_, _>>()?,
+            time: find("time", time)?,
+            value: find("value", value)?,
+            quality,
+        })
+    }
+
+    /// Columns of the series key, in order.
+    pub fn key_columns(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.key.iter().map(|(column, _)| *column)
+    }
+
+    /// Judges the record decoded into `row` of `columns`.
+    #[inline]
+    pub fn check(
+        &self,
+        columns: &Columns,
+        row: usize,
+        record_timestamp_ms: i64,
+        limits: &TimeLimits,
+    ) -> Result<ValidEvent, Reject> {
+        for (column, name) in &self.key {
+            if columns.column(*column).symbol_at(row).is_none() && is_missing(columns.column(*column), row) {
+                return Err(missing("key", name));
+            }
+        }
+        let Some(time_ms) = columns.column(self.time.0).time_millis_at(row) else {
+            return Err(missing("time", &self.time.1));
+        };
+        let Some(value) = columns.column(self.value.0).double_at(row) else {
+            return Err(missing("value", &self.value.1));
+        };
+        if !value.is_finite() {
+            let detail = format!("field `{}` is {value}; a measurement must be a finite number", self.value.1);
+            return Err(Reject::new(Reason::NonFiniteValue, detail));
+        }
+        self.check_time(time_ms, record_timestamp_ms, limits)?;
+        let bad_quality = self.quality.as_ref().is_some_and(|(column, bad)| {
+            columns.column(*column).str_at(row).is_some_and(|quality| quality == bad)
+        });
+        Ok(ValidEvent { time_ms, value, bad_quality })
+    }
+
+    #[inline]
+    fn check_time(&self, time_ms: i64, record_timestamp_ms: i64, limits: &TimeLimits) -> Result<(), Reject> {
+        let ahead_ms = time_ms.saturating_sub(record_timestamp_ms);
+        if ahead_ms > limits.max_future_skew_ms {
+            let detail = format!(
+                "field `{}` is {ahead_ms} ms ahead of the record timestamp {record_timestamp_ms}; at most {} ms are \
+                 allowed (limits.max_future_skew)",
+                self.time.1, limits.max_future_skew_ms
+            );
+            return Err(Reject::new(Reason::EventTimeInFuture, detail));
+        }
+        if ahead_ms < -limits.max_event_age_ms {
+            let detail = format!(
+                "field `{}` is {} ms older than the record timestamp {record_timestamp_ms}; at most {} ms are allowed \
+                 (limits.max_event_age)",
+                self.time.1,
+                ahead_ms.saturating_neg(),
+                limits.max_event_age_ms
+            );
+            return Err(Reject::new(Reason::EventTimeTooOld, detail));
+        }
+        Ok(())
+    }
+}
+
+fn is_missing(column: &Column, row: usize) -> bool {
+    column.str_at(row).is_none()
+}
+
+/// A field that the pipeline cannot do without, null in this record.
+fn missing(rule: &str, field: &str) -> Reject {
+    let detail = format!("field `{field}` is null, but event.{rule} needs it");
+    Reject::new(Reason::contract(&format!("{rule}_missing")), detail)
+}

@@ -1,0 +1,123 @@
+//! The open segment of a partition, and what is left of it when it is cut.
+
+use crate::digest::LogDigest;
+use crate::record::{LogBatch, LogRecord};
+use crate::reject::Reject;
+use crate::rows::{AnomalyRow, WindowRow};
+
+use super::rejects::RejectedOffsets;
+
+/// Milliseconds of an hour: archives are laid out by the UTC hour.
+const HOUR_MS: i64 = 3_600_000;
+
+/// `[start, position)` of the log, not yet cut.
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    pub(super) start: i64,
+    /// Kafka timestamp of the first record: it names the archive's hour.
+    pub(super) first_timestamp_ms: Option<i64>,
+    pub(super) rows: u64,
+    pub(super) digest: LogDigest,
+    pub(super) rejected_offsets: RejectedOffsets,
+    pub(super) rejects: RejectedRecords,
+    /// Holds a fresh decision of the registry's, see [`super::unknown_schemas`].
+    pub(super) is_undecided: bool,
+}
+
+/// Rejected records whole, with why.
+#[derive(Debug, Default)]
+pub struct RejectedRecords {
+    records: LogBatch,
+    causes: Vec<RejectCause>,
+    /// Bytes of all sentences.
+    detail_bytes: usize,
+}
+
+/// Why a record was rejected, and by which schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectCause {
+    /// Reason and sentence.
+    pub reject: Reject,
+    /// The schema id of its framing; `None` if unreadable.
+    pub schema_id: Option<i32>,
+}
+
+/// A segment, cut: everything that sealing it needs. A pure function of the log prefix up to `end`.
+#[derive(Debug)]
+pub struct SegmentCut {
+    /// First log position.
+    pub start: i64,
+    /// The log position behind the last.
+    pub end: i64,
+    /// Kafka timestamp of the first record.
+    pub first_timestamp_ms: i64,
+    /// Accepted records.
+    pub rows: u64,
+    /// Digest of all records of the range.
+    pub digest: String,
+    /// The rejected offsets, for the footer.
+    pub rejected_offsets: RejectedOffsets,
+    /// The rejected records, for the dead letters.
+    pub rejects: RejectedRecords,
+    /// Whether later rows must wait until this segment's footer is durable.
+    pub is_undecided: bool,
+    /// Rows for the hot store that were not taken before: all of them are true up to `end`.
+    pub window_rows: Vec<WindowRow>,
+    /// Flagged events that were not taken before.
+    pub anomalies: Vec<AnomalyRow>,
+    /// The state at `end`, ready to be stored.
+    pub snapshot: Vec<u8>,
+}
+
+impl OpenSegment {
+    pub(super) fn new(start: i64) -> Self {
+        Self {
+            start,
+            first_timestamp_ms: None,
+            rows: 0,
+            digest: LogDigest::new(),
+            rejected_offsets: RejectedOffsets::default(),
+            rejects: RejectedRecords::default(),
+            is_undecided: false,
+        }
+    }
+
+    /// Whether a record of that timestamp belongs to a later UTC hour than the segment.
+    #[inline]
+    pub(super) fn is_of_a_later_hour(&self, timestamp_ms: i64) -> bool {
+        self.first_timestamp_ms.is_some_and(|first| timestamp_ms.div_euclid(HOUR_MS) > first.div_euclid(HOUR_MS))
+    }
+
+    pub(super) fn reject(&mut self, record: &LogRecord<'_>, reject: Reject, schema_id: Option<i32>) {
+        self.rejected_offsets.push(record.offset, &reject.reason);
+        self.rejects.push(record, RejectCause { reject, schema_id });
+    }
+}
+
+impl RejectedRecords {
+    fn push(&mut self, record: &LogRecord<'_>, cause: RejectCause) {
+        self.records.push(record.offset, record.timestamp_ms, record.key, record.value, record.headers.iter());
+        self.detail_bytes += cause.reject.detail.capacity();
+        self.causes.push(cause);
+    }
+
+    /// Records with their causes, in offset order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (LogRecord<'_>, &RejectCause)> {
+        self.records.iter().zip(&self.causes)
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.causes.len()
+    }
+
+    /// Whether nothing was rejected.
+    pub fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+    }
+
+    /// Bytes held, for the memory budget.
+    pub fn memory(&self) -> usize {
+        self.records.memory() + self.causes.capacity() * size_of::<RejectCause>() + self.detail_bytes
+    }
+}

@@ -1,0 +1,127 @@
+//! The footer of a segment: what was decided when it was sealed, provable from the archive alone.
+
+use std::collections::HashMap;
+use std::num::ParseIntError;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kappa_core::partition::RejectedOffsets;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+
+/// Version of the footer's layout.
+const VERSION: &str = "1";
+
+/// How much of the end of an object is asked for first; most footers fit.
+const FIRST_READ: u64 = 64 << 10;
+
+/// Key-values under `kappa.` in the Parquet footer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentFooter {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// First log position.
+    pub start: i64,
+    /// The log position behind the last.
+    pub end: i64,
+    /// Accepted records: rows of the file.
+    pub rows: u64,
+    /// Rejected offsets with their reasons. Rows and rejects together are all that the log delivered.
+    pub rejected: RejectedOffsets,
+    /// Digest of the log records of the range: 32 hexadecimal digits.
+    pub digest: String,
+    /// The reader schema in force.
+    pub reader_schema: String,
+}
+
+/// Why a footer cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FooterError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    /// Not Parquet.
+    #[error("it is not a readable Parquet file: {0}")]
+    Parquet(#[from] ParquetError),
+    /// Parquet, but not a segment of ours.
+    #[error("its footer has no valid `kappa.{0}`")]
+    Field(&'static str),
+}
+
+impl SegmentFooter {
+    /// As Parquet key-values.
+    pub fn key_values(&self) -> Vec<KeyValue> {
+        let pairs = [
+            ("topic", self.topic.clone()),
+            ("partition", self.partition.to_string()),
+            ("start_offset", self.start.to_string()),
+            ("end_offset", self.end.to_string()),
+            ("rows", self.rows.to_string()),
+            ("rejects", self.rejected.to_json()),
+            ("digest", self.digest.clone()),
+            ("reader_schema", self.reader_schema.clone()),
+            ("version", VERSION.to_owned()),
+        ];
+        pairs.into_iter().map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value)).collect()
+    }
+
+    /// From Parquet metadata.
+    pub fn from_metadata(metadata: &ParquetMetaData) -> Result<Self, FooterError> {
+        let pairs = metadata.file_metadata().key_value_metadata();
+        let pairs: HashMap<&str, &str> = pairs
+            .into_iter()
+            .flatten()
+            .filter_map(|pair| Some((pair.key.strip_prefix("kappa.")?, pair.value.as_deref()?)))
+            .collect();
+        let text = |name: &'static str| pairs.get(name).copied().ok_or(FooterError::Field(name));
+        let number = |name: &'static str| {
+            text(name)?.parse::<i64>().map_err(|_: ParseIntError| FooterError::Field(name))
+        };
+        if text("version")? != VERSION {
+            return Err(FooterError::Field("version"));
+        }
+        Ok(Self {
+            topic: text("topic")?.to_owned(),
+            partition: i32::try_from(number("partition")?).map_err(|_| FooterError::Field("partition"))?,
+            start: number("start_offset")?,
+            end: number("end_offset")?,
+            rows: u64::try_from(number("rows")?).map_err(|_| FooterError::Field("rows"))?,
+            rejected: RejectedOffsets::from_json(text("rejects")?).ok_or(FooterError::Field("rejects"))?,
+            digest: text("digest")?.to_owned(),
+            reader_schema: text("reader_schema")?.to_owned(),
+        })
+    }
+
+    /// Whether two owners came to the same segment. The reader schema does not count: old and new versions of the
+    /// program may run side by side, and the first one's file stands.
+    pub fn is_same_segment(&self, other: &Self) -> bool {
+        self.end == other.end && self.digest == other.digest && self.rejected == other.rejected
+    }
+}
+
+/// Reads the footer of a segment, by one or two ranged requests.
+pub async fn read_footer(store: &Arc<dyn ObjectStore>, key: &Path) -> Result<SegmentFooter, FooterError> {
+    let size = store.head(key).await?.size;
+    let mut wanted = FIRST_READ;
+    loop {
+        let tail = read_tail(store, key, size, wanted).await?;
+        let mut reader = ParquetMetaDataReader::new();
+        match reader.try_parse_sized(&tail, size) {
+            Ok(()) => return SegmentFooter::from_metadata(&reader.finish()?),
+            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > wanted && (needed as u64) <= size => {
+                wanted = needed as u64;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn read_tail(store: &Arc<dyn ObjectStore>, key: &Path, size: u64, wanted: u64) -> object_store::Result<Bytes> {
+    let range = GetRange::Bounded(size.saturating_sub(wanted)..size);
+    let options = GetOptions { range: Some(range), ..GetOptions::default() };
+    store.get_opts(key, options).await?.bytes().await
+}

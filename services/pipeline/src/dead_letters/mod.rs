@@ -1,0 +1,100 @@
+//! The dead letters of a segment: each rejected record whole, with why, in one Parquet object.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::Bytes;
+use kappa_core::archive::{HeadersBuilder, headers_type};
+use kappa_core::partition::RejectedRecords;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+/// Columns of a dead-letter object.
+pub fn dead_letter_schema() -> SchemaRef {
+    let timestamp = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new("topic", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("timestamp", timestamp, false),
+        Field::new("key", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+        Field::new("headers", headers_type(), true),
+        Field::new("schema_id", DataType::Int32, true),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("detail", DataType::Utf8, false),
+        Field::new("attempt", DataType::Int32, false),
+    ]))
+}
+
+/// Name of the header that a redrive puts on a record: how often it was redriven.
+pub const ATTEMPT_HEADER: &str = "kappa.redrive.attempt";
+
+/// The rejected records of one segment as a Parquet file.
+pub fn encode(
+    topic: &str,
+    partition: i32,
+    segment: std::ops::Range<i64>,
+    rejects: &RejectedRecords,
+) -> Result<Bytes, ParquetError> {
+    let schema = dead_letter_schema();
+    let positions = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+    let range = [("start_offset", segment.start.to_string()), ("end_offset", segment.end.to_string())];
+    let pairs = positions.into_iter().chain(range).map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(pairs.collect()));
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build()))?;
+    writer.write(&to_batch(&schema, topic, partition, rejects)?)?;
+    Ok(Bytes::from(writer.into_inner()?))
+}
+
+fn to_batch(
+    schema: &SchemaRef,
+    topic: &str,
+    partition: i32,
+    rejects: &RejectedRecords,
+) -> Result<RecordBatch, ParquetError> {
+    let mut offsets = Int64Builder::new();
+    let mut timestamps = TimestampMillisecondBuilder::new().with_timezone("UTC");
+    let (mut keys, mut values) = (BinaryBuilder::new(), BinaryBuilder::new());
+    let mut headers = HeadersBuilder::new();
+    let (mut schema_ids, mut attempts) = (Int32Builder::new(), Int32Builder::new());
+    let (mut reasons, mut details) = (StringBuilder::new(), StringBuilder::new());
+    for (record, cause) in rejects.iter() {
+        offsets.append_value(record.offset);
+        timestamps.append_value(record.timestamp_ms);
+        keys.append_option(record.key);
+        values.append_option(record.value);
+        headers.append(&record);
+        schema_ids.append_option(cause.schema_id);
+        reasons.append_value(cause.reject.reason.name());
+        details.append_value(&cause.reject.detail);
+        attempts.append_value(attempt_of(record.headers.last(ATTEMPT_HEADER)));
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, rejects.len()))),
+        Arc::new(Int32Array::from_value(partition, rejects.len())),
+        Arc::new(offsets.finish()),
+        Arc::new(timestamps.finish()),
+        Arc::new(keys.finish()),
+        Arc::new(values.finish()),
+        headers.finish(),
+        Arc::new(schema_ids.finish()),
+        Arc::new(reasons.finish()),
+        Arc::new(details.finish()),
+        Arc::new(attempts.finish()),
+    ];
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+fn attempt_of(header: Option<&[u8]>) -> i32 {
+    let text = header.and_then(|content| std::str::from_utf8(content).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,90 @@
+//! Rows in ClickHouse's RowBinary format, in the order of the column lists here.
+
+use kappa_core::rows::{AnomalyRow, SeriesKey, WindowRow};
+
+/// Columns of `windows_1m` behind the key columns, in the order of [`push_window`].
+pub(super) const WINDOW_COLUMNS: [&str; 18] = [
+    "window_start", "topic", "partition", "segment", "count", "sum", "min", "max", "m2", "first_value", "first_time",
+    "last_value", "last_time", "anomalies", "max_score", "bad_quality", "closed", "version",
+];
+
+/// Columns of `anomalies` behind the key columns, in the order of [`push_anomaly`].
+pub(super) const ANOMALY_COLUMNS: [&str; 8] =
+    ["event_time", "value", "expected", "score", "kind", "topic", "partition", "offset"];
+
+/// Appends a window row.
+pub(super) fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, partition: i32) {
+    push_key(out, &row.series);
+    push_i64(out, row.window_start_ms);
+    push_text(out, topic);
+    out.extend_from_slice(&partition.to_le_bytes());
+    push_i64(out, row.segment);
+    push_u64(out, row.count);
+    for number in [row.sum, row.min, row.max, row.m2, row.first_value] {
+        push_f64(out, number);
+    }
+    push_i64(out, row.first_time_ms);
+    push_f64(out, row.last_value);
+    push_i64(out, row.last_time_ms);
+    push_u64(out, row.anomalies);
+    push_f64(out, row.max_score);
+    push_u64(out, row.bad_quality);
+    out.push(u8::from(row.closed));
+    // Log positions are never negative.
+    push_i64(out, row.version);
+}
+
+/// Appends an anomaly row.
+pub(super) fn push_anomaly(out: &mut Vec<u8>, row: &AnomalyRow, topic: &str, partition: i32) {
+    push_key(out, &row.series);
+    push_i64(out, row.event_time_ms);
+    for number in [row.value, row.expected, row.score] {
+        push_f64(out, number);
+    }
+    push_text(out, row.kind.name());
+    push_text(out, topic);
+    out.extend_from_slice(&partition.to_le_bytes());
+    push_i64(out, row.offset);
+}
+
+fn push_key(out: &mut Vec<u8>, key: &SeriesKey) {
+    key.parts().for_each(|part| push_text(out, part));
+}
+
+/// LEB128 length, then the bytes.
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    let mut length = text.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn push_i64(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn push_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn push_f64(out: &mut Vec<u8>, number: f64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_carry_a_varint_length() {
+        let mut out = Vec::new();
+        push_text(&mut out, "ab");
+        push_text(&mut out, &"x".repeat(200));
+        assert_eq!(out[..3], [2, b'a', b'b']);
+        assert_eq!(out[3..5], [0xC8, 0x01]);
+        assert_eq!(out.len(), 5 + 200);
+    }
+}

@@ -1,0 +1,189 @@
+//! One writer for all partitions: what they send within a moment goes out in one insert.
+//!
+//! Few large inserts are what ClickHouse wants; a partition of its own for each emit would make it merge parts all
+//! day. While ClickHouse is away the writer holds what it was given and takes no more: partitions send their next rows
+//! only when the last were acknowledged, so what waits here does not grow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::row_binary::{ANOMALY_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_window};
+use crate::config::{EventConfig, HotStoreConfig};
+use crate::ops::Dependency;
+use crate::ops::status::StatusBoard;
+use crate::partition::seams::{HotRows, HotStore};
+use crate::storage::Backoff;
+
+/// How long the writer waits for other partitions' rows before it inserts: ticks of all partitions fall together.
+const LINGER: Duration = Duration::from_millis(15);
+/// Bytes of one insert.
+const MAX_INSERT_BYTES: usize = 32 << 20;
+/// After this long without an answer an insert is tried again; doing it twice changes nothing.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// ClickHouse as the hot store of one partition. Clones write through the same writer.
+#[derive(Debug, Clone)]
+pub struct ClickHouseStore {
+    requests: mpsc::UnboundedSender<Request>,
+    partition: i32,
+}
+
+#[derive(Debug)]
+struct Request {
+    partition: i32,
+    rows: Arc<HotRows>,
+    acknowledged: oneshot::Sender<()>,
+}
+
+/// The task behind all stores.
+struct Writer {
+    requests: mpsc::UnboundedReceiver<Request>,
+    inserts: Inserts,
+    topic: String,
+    board: Arc<StatusBoard>,
+}
+
+impl ClickHouseStore {
+    /// Starts the writer on the current runtime. It ends when the last clone is dropped.
+    pub fn start(
+        hot_store: &HotStoreConfig,
+        event: &EventConfig,
+        topic: &str,
+        board: Arc<StatusBoard>,
+    ) -> anyhow::Result<Self> {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let inserts = Inserts::new(hot_store, &event.key)?;
+        tokio::spawn(Writer { requests, inserts, topic: topic.to_owned(), board }.run());
+        Ok(Self { requests: sender, partition: 0 })
+    }
+
+    /// The store for a partition's rows.
+    #[must_use]
+    pub fn for_partition(&self, partition: i32) -> Self {
+        Self { requests: self.requests.clone(), partition }
+    }
+}
+
+impl HotStore for ClickHouseStore {
+    async fn write(&self, rows: Arc<HotRows>) {
+        if rows.is_empty() {
+            return;
+        }
+        let (acknowledged, answer) = oneshot::channel();
+        let request = Request { partition: self.partition, rows, acknowledged };
+        // The writer lives as long as any store does, and answers every request; should its runtime be shut down, then
+        // this task is going too and must not take silence for an acknowledgement.
+        if self.requests.send(request).is_err() || answer.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Writer {
+    async fn run(mut self) {
+        while let Some(first) = self.requests.recv().await {
+            tokio::time::sleep(LINGER).await;
+            let mut requests = vec![first];
+            while let Ok(next) = self.requests.try_recv() {
+                requests.push(next);
+            }
+            self.write(&requests).await;
+            for request in requests {
+                // Nobody waits any more if the partition was taken away meanwhile.
+                _ = request.acknowledged.send(());
+            }
+        }
+    }
+
+    async fn write(&self, requests: &[Request]) {
+        let mut body = Vec::new();
+        for request in requests {
+            for row in &request.rows.windows {
+                push_window(&mut body, row, &self.topic, request.partition);
+                if body.len() >= MAX_INSERT_BYTES {
+                    self.insert(&self.inserts.windows, std::mem::take(&mut body)).await;
+                }
+            }
+        }
+        self.insert(&self.inserts.windows, std::mem::take(&mut body)).await;
+        for request in requests {
+            for row in &request.rows.anomalies {
+                push_anomaly(&mut body, row, &self.topic, request.partition);
+            }
+        }
+        self.insert(&self.inserts.anomalies, body).await;
+        let windows: usize = requests.iter().map(|request| request.rows.windows.len()).sum();
+        self.board.totals().windows_written.add(windows as u64);
+    }
+
+    /// Inserts until acknowledged. Even a refusal is tried for ever: the rows are right, so the fault is one that
+    /// somebody will mend (a missing table, a full disk, a revoked grant), and then nothing may be missing.
+    async fn insert(&self, query: &str, body: Vec<u8>) {
+        if body.is_empty() {
+            return;
+        }
+        let body = Bytes::from(body);
+        let mut backoff = Backoff::new(query);
+        loop {
+            match self.inserts.post(query, body.clone()).await {
+                Ok(()) => return self.board.dependency_ok(Dependency::HotStore),
+                Err(error) => self.board.dependency_failing(Dependency::HotStore, format!("{error:#}")),
+            }
+            backoff.pause().await;
+        }
+    }
+}
+
+/// The two insert statements and where they go.
+struct Inserts {
+    client: reqwest::Client,
+    url: url::Url,
+    user: String,
+    password: Option<String>,
+    database: String,
+    windows: String,
+    anomalies: String,
+}
+
+impl Inserts {
+    fn new(config: &HotStoreConfig, key: &[String]) -> anyhow::Result<Self> {
+        let statement = |table: &str, columns: &[&str]| {
+            let names = key.iter().map(String::as_str).chain(columns.iter().copied());
+            let quoted: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+            format!("INSERT INTO `{}`.{table} ({}) FORMAT RowBinary", config.database, quoted.join(", "))
+        };
+        Ok(Self {
+            client: reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().context("cannot make an HTTP client")?,
+            url: config.url.as_url().clone(),
+            user: config.user.clone(),
+            password: config.password()?.map(|secret| secret.expose().to_owned()),
+            database: config.database.clone(),
+            windows: statement("windows_1m", &WINDOW_COLUMNS),
+            anomalies: statement("anomalies", &ANOMALY_COLUMNS),
+        })
+    }
+
+    async fn post(&self, query: &str, body: Bytes) -> anyhow::Result<()> {
+        let mut request = self
+            .client
+            .post(self.url.clone())
+            .query(&[("database", self.database.as_str()), ("query", query), ("async_insert", "0")])
+            .header("X-ClickHouse-User", &self.user)
+            .body(body);
+        if let Some(password) = &self.password {
+            request = request.header("X-ClickHouse-Key", password);
+        }
+        let response = request.send().await.context("ClickHouse does not answer")?;
+        let status = response.status();
+        let exception = response.headers().contains_key("X-ClickHouse-Exception-Code");
+        if status.is_success() && !exception {
+            return Ok(());
+        }
+        let text = response.text().await.unwrap_or_default();
+        anyhow::bail!("ClickHouse refused the insert ({status}): {}", text.trim());
+    }
+}

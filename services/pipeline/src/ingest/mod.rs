@@ -1,0 +1,190 @@
+//! Records from Kafka: a consumer group member that hands out each assigned partition as a [`PartitionLog`].
+//!
+//! One thread, `kappa-ingest`, owns the librdkafka client. It serves the group's events, drains one queue that all
+//! partitions are forwarded to, copies each message once into its partition's [`LogBatch`] and sends the batch through
+//! the partition's channel. What the partition's worker asks of the client (seek, commit) goes the other way, through a
+//! command channel; what only asks the brokers (committed offset, watermarks) runs on blocking threads.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`properties`] | the librdkafka properties, and which of them are not the user's to set |
+//! | [`ingest_thread`] | the loop: events, commands, backpressure, taking, copying |
+//! | [`group_member`] | the client's callbacks: assign, revoke, commit results, errors |
+//! | [`backpressure`] | when to stop taking, and which partition to pause |
+//! | [`partition_log`] | the worker's side of one partition |
+//! | [`broker_queries`] | questions to the brokers, with waiting and retries |
+//! | [`batch_queue`] | the calls that need `unsafe` |
+//!
+//! # How a partition starts
+//! The rebalance callback may not block, and the worker first has to find its snapshot. So the callback forwards the
+//! partition's queue, *pauses the partition, then assigns it*, and fetching begins with the worker's first
+//! [`PartitionLog::seek`]. A seek is a version barrier inside librdkafka (messages fetched before it are dropped when
+//! they are dequeued), and a new epoch here (batches copied before it are dropped when they are received).
+//!
+//! # What cannot get lost or come twice
+//! Pausing drops what was prefetched and goes on at the position of what the application took
+//! (`rd_kafka_toppar_pause_resume`). Pauses by us happen on the thread that takes, so that position is exact. librdkafka
+//! pauses partitions by itself around rebalances, on its own thread; a race can then deliver a record twice, never skip
+//! one. So the thread drops what lies below a partition's next offset.
+//!
+//! [`PartitionLog`]: crate::partition::seams::PartitionLog
+//! [`PartitionLog::seek`]: crate::partition::seams::PartitionLog::seek
+//! [`LogBatch`]: kappa_core::record::LogBatch
+
+mod backpressure;
+mod batch_queue;
+mod broker_queries;
+mod group_member;
+mod ingest_thread;
+mod partition_log;
+mod properties;
+mod shared;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::warn;
+
+pub use partition_log::KafkaPartitionLog;
+pub use shared::IngestStatus;
+
+use crate::config::KafkaConfig;
+use crate::memory::MemoryBudget;
+use group_member::GroupMember;
+use ingest_thread::IngestThread;
+use shared::Shared;
+
+/// How long [`Consumer::stop`] waits for the group to be left.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the group says about this member's partitions.
+#[derive(Debug)]
+pub enum AssignmentEvent {
+    /// A partition is ours. Nothing is fetched until its first seek.
+    Assigned(KafkaPartitionLog),
+    /// A partition is no longer ours; its log delivers and commits nothing any more.
+    Revoked {
+        /// The partition.
+        partition: i32,
+    },
+    /// The member cannot go on, and why: the topic is gone, or the group fenced this client for good.
+    Fatal(String),
+}
+
+/// How much may be on its way between Kafka and the workers.
+#[derive(Debug, Clone)]
+pub struct IngestLimits {
+    /// Bytes that all workers together have not taken yet, beyond which nothing more is taken from librdkafka.
+    pub undelivered_bytes: usize,
+    /// The most that one partition may have of it before it is paused (less with many partitions).
+    pub partition_undelivered_bytes: usize,
+    /// What librdkafka may prefetch. Held from the memory budget throughout.
+    pub prefetch_bytes: usize,
+    /// Most records of one batch.
+    pub records_per_batch: usize,
+    /// How long to wait for a batch to become full once its first record is there. Adds to the latency of each record.
+    pub linger: Duration,
+}
+
+impl IngestLimits {
+    /// For a process with a gigabyte or more.
+    pub const DEFAULT: Self = Self {
+        undelivered_bytes: 64 << 20,
+        partition_undelivered_bytes: 8 << 20,
+        prefetch_bytes: 64 << 20,
+        records_per_batch: 10_000,
+        linger: Duration::from_millis(5),
+    };
+
+    /// The limits for a process that may use `memory` bytes.
+    pub fn for_memory(memory: usize) -> Self {
+        let share = (memory / 16).clamp(1 << 20, 64 << 20);
+        Self {
+            undelivered_bytes: share,
+            partition_undelivered_bytes: (share / 2).clamp(512 << 10, 8 << 20),
+            prefetch_bytes: share,
+            ..Self::DEFAULT
+        }
+    }
+}
+
+impl Default for IngestLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// A running member of the consumer group.
+#[derive(Debug)]
+pub struct Consumer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread is done; joining alone has no time limit.
+    done: Receiver<()>,
+}
+
+impl Consumer {
+    /// Joins the group. Does not wait for brokers: they may come up later.
+    ///
+    /// # Errors
+    /// Properties that librdkafka refuses, or that are not the user's to set. Outside of a tokio runtime.
+    pub fn start(
+        config: &KafkaConfig,
+        limits: IngestLimits,
+        budget: Arc<MemoryBudget>,
+        events: UnboundedSender<AssignmentEvent>,
+    ) -> anyhow::Result<Self> {
+        let runtime = Handle::try_current().context("the consumer must be started within a tokio runtime")?;
+        let client_config = properties::client_config(config, &limits)?;
+        let (commands, received_commands) = mpsc::channel();
+        let shared = Arc::new(Shared::new(config, limits, budget, runtime, commands));
+        let member = GroupMember::new(Arc::clone(&shared), events);
+        let thread = IngestThread::new(&client_config, member, Arc::clone(&shared), received_commands)?;
+        let (done_sender, done) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("kappa-ingest".to_owned())
+            .spawn(move || {
+                thread.run();
+                drop(done_sender);
+            })
+            .context("cannot start the ingest thread")?;
+        Ok(Self { shared, thread: Some(thread), done })
+    }
+
+    /// What the client is doing, for `/status`.
+    pub fn status(&self) -> Arc<IngestStatus> {
+        Arc::clone(&self.shared.status)
+    }
+
+    /// Leaves the group, so that others take over at once. Call it when the partitions are sealed and committed.
+    ///
+    /// Blocks for [`LEAVE_WITHIN`] at most: without a coordinator the group cannot be left, and `BaseConsumer::drop` would
+    /// loop until it is. The thread is then left behind; the process is about to end.
+    pub fn stop(mut self) {
+        self.ask_to_stop();
+        if self.done.recv_timeout(LEAVE_WITHIN) == Err(RecvTimeoutError::Timeout) {
+            warn!("the consumer group could not be left within {LEAVE_WITHIN:?}; it will notice by itself");
+            return;
+        }
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            warn!("the ingest thread panicked");
+        }
+    }
+
+    fn ask_to_stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.wake();
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+    }
+}

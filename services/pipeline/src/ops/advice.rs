@@ -1,0 +1,78 @@
+//! Errors that say what to do about them.
+
+use std::fmt;
+
+/// What went wrong, with the way out. Attached as context, so that the causes stay visible behind it.
+#[derive(Debug, Clone)]
+pub struct Advised {
+    problem: String,
+    advice: String,
+}
+
+impl Advised {
+    /// What the reader of the error should do.
+    pub fn advice(&self) -> &str {
+        &self.advice
+    }
+}
+
+impl fmt::Display for Advised {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for Advised {}
+
+/// Adds what went wrong and what to do about it.
+pub trait Advise<T> {
+    /// `problem` as context, with `advice` for the person who reads it.
+    fn advise(self, problem: impl Into<String>, advice: impl Into<String>) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Advise<T> for Result<T, E> {
+    fn advise(self, problem: impl Into<String>, advice: impl Into<String>) -> anyhow::Result<T> {
+        self.map_err(|error| error.into().context(Advised { problem: problem.into(), advice: advice.into() }))
+    }
+}
+
+/// An error of its own with advice.
+pub fn advised(problem: impl Into<String>, advice: impl Into<String>) -> anyhow::Error {
+    Advised { problem: problem.into(), advice: advice.into() }.into()
+}
+
+/// An error as the user sees it: the causes one below the other, then the way out.
+pub fn render(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    let mut last = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        let message = cause.to_string();
+        // Libraries like to repeat their cause in their own message.
+        if depth > 0 && (message == last || last.ends_with(&message)) {
+            continue;
+        }
+        let label = if depth == 0 { "error" } else { "\n  because" };
+        text += &format!("{label}: {message}");
+        last = message;
+    }
+    if let Some(advised) = error.downcast_ref::<Advised>() {
+        text += &format!("\n  what to do: {}", advised.advice());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn one_readable_chain() {
+        let refused: Result<(), _> = Err(std::io::Error::other("connection refused"));
+        let error = refused.advise("ClickHouse does not answer", "check hot_store.url").context("cannot migrate").unwrap_err();
+        let expected = "error: cannot migrate\n  because: ClickHouse does not answer\n  because: connection refused\n  \
+                        what to do: check hot_store.url";
+        assert_eq!(render(&error), expected);
+    }
+}

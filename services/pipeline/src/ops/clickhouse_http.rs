@@ -1,0 +1,121 @@
+//! ClickHouse over HTTP, for statements that a person waits for.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::config::{HotStoreConfig, Secret};
+
+/// Why a statement gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClickHouseError {
+    /// Nobody answered, or nobody who is ClickHouse.
+    #[error("ClickHouse at {url} does not answer: {detail}")]
+    Unavailable {
+        /// Where it should be.
+        url: String,
+        /// What happened instead.
+        detail: String,
+    },
+    /// ClickHouse refused the statement.
+    #[error("ClickHouse refuses: {message}")]
+    Refused {
+        /// ClickHouse's number for the error.
+        code: Option<u32>,
+        /// ClickHouse's words.
+        message: String,
+    },
+}
+
+impl ClickHouseError {
+    /// Wrong password (516), unknown user (192) or missing right (497).
+    pub fn is_about_access(&self) -> bool {
+        matches!(self, Self::Refused { code: Some(192 | 193 | 194 | 497 | 516), .. })
+    }
+}
+
+/// A client for one user.
+#[derive(Debug)]
+pub struct ClickHouseHttp {
+    http: reqwest::Client,
+    url: url::Url,
+    shown_url: String,
+    user: String,
+    password: Option<Secret>,
+}
+
+impl ClickHouseHttp {
+    /// A client; nothing is asked yet.
+    pub fn new(config: &HotStoreConfig) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(3))
+            .timeout(Duration::from_secs(60))
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Self {
+            http,
+            url: config.url.as_url().clone(),
+            shown_url: config.url.to_string(),
+            user: config.user.clone(),
+            password: config.password()?,
+        })
+    }
+
+    /// Runs one statement and gives its answer, without the last line break.
+    pub async fn execute(&self, statement: &str) -> Result<String, ClickHouseError> {
+        // An error must not come behind the first half of an answer with status 200.
+        let request = self.http.post(self.url.clone()).query(&[("wait_end_of_query", "1")]).body(statement.to_owned());
+        let response = self.authenticated(request).send().await.map_err(|error| self.unavailable(error))?;
+        let status = response.status();
+        let code = response.headers().get("X-ClickHouse-Exception-Code").and_then(|code| code.to_str().ok()?.parse().ok());
+        let text = response.text().await.map_err(|error| self.unavailable(error))?;
+        if status.is_success() && code.is_none() {
+            return Ok(text.strip_suffix('\n').map_or(text.clone(), str::to_owned));
+        }
+        let message = text.trim().to_owned();
+        let code = code.or_else(|| code_in(&message));
+        if code.is_none() {
+            return Err(self.unavailable_because(format!("it answers {status}: {message}")));
+        }
+        Err(ClickHouseError::Refused { code, message })
+    }
+
+    /// Runs a query and gives its rows, cut at tabs: for numbers and plain names.
+    pub async fn rows(&self, query: &str) -> Result<Vec<Vec<String>>, ClickHouseError> {
+        let text = self.execute(&format!("{query} FORMAT TabSeparated")).await?;
+        Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+    }
+
+    fn authenticated(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        if !self.url.username().is_empty() {
+            // User info in the address becomes basic authentication; ClickHouse refuses two ways at once.
+            return request;
+        }
+        let request = request.header("X-ClickHouse-User", &self.user);
+        match &self.password {
+            Some(password) => request.header("X-ClickHouse-Key", password.expose()),
+            None => request,
+        }
+    }
+
+    fn unavailable(&self, error: reqwest::Error) -> ClickHouseError {
+        let error = error.without_url();
+        let mut detail = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            detail = format!("{detail}: {cause}");
+            source = cause.source();
+        }
+        self.unavailable_because(detail)
+    }
+
+    fn unavailable_because(&self, detail: String) -> ClickHouseError {
+        ClickHouseError::Unavailable { url: self.shown_url.clone(), detail }
+    }
+}
+
+/// `Code: 60. DB::Exception: ...`
+fn code_in(message: &str) -> Option<u32> {
+    message.strip_prefix("Code: ")?.split('.').next()?.parse().ok()
+}

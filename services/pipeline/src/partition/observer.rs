@@ -1,0 +1,152 @@
+//! What a partition tells the outside: status, logs, counters. Nothing here changes what it does.
+
+use std::sync::Arc;
+
+use kappa_core::partition::{PartitionState, RejectedRecords, SegmentCut};
+use object_store::path::Path;
+
+use super::seams::Delivery;
+use crate::ops::Dependency;
+use crate::ops::status::{PartitionHandle, PartitionState as Phase, StatusBoard};
+use crate::storage::StoreHealth;
+
+/// One partition's line on the board, and the board.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    board: Arc<StatusBoard>,
+    line: PartitionHandle,
+}
+
+/// How far a worker has come, beside its state.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sighting {
+    pub(super) high_watermark: Option<i64>,
+    /// Kafka timestamp of the newest record taken in.
+    pub(super) last_timestamp_ms: Option<i64>,
+    pub(super) segment_opened_at_ms: Option<i64>,
+    pub(super) segment_bytes: usize,
+    pub(super) now_ms: i64,
+}
+
+impl Sighting {
+    /// Notes how far the log goes.
+    pub(super) fn see(&mut self, delivery: &Delivery) {
+        self.high_watermark = delivery.high_watermark.or(self.high_watermark);
+        if let Some(last) = delivery.batch.len().checked_sub(1) {
+            self.last_timestamp_ms = Some(delivery.batch.get(last).timestamp_ms);
+        }
+    }
+
+    /// How old the newest record taken in is, while there are others behind it.
+    pub(super) fn lag_ms(&self, position: i64) -> i64 {
+        let behind = self.high_watermark.is_some_and(|end| position < end);
+        self.last_timestamp_ms.filter(|_| behind).map_or(0, |last| (self.now_ms - last).max(0))
+    }
+}
+
+impl Observer {
+    /// For a newly assigned partition.
+    pub fn new(board: &Arc<StatusBoard>, partition: i32) -> Self {
+        Self { board: Arc::clone(board), line: board.add_partition(partition) }
+    }
+
+    /// Takes the partition's line off the board.
+    pub fn remove(&self, partition: i32) {
+        self.board.remove_partition(partition, &self.line);
+    }
+
+    pub(super) fn phase(&self, phase: Phase) {
+        self.line.set_state(phase);
+    }
+
+    pub(super) fn stopped(&self, error: &impl std::fmt::Display) {
+        self.line.update(|line| {
+            line.state = Phase::StoppedLoudly;
+            line.last_error = Some(error.to_string());
+        });
+    }
+
+    pub(super) fn progress(&self, state: &PartitionState, sighting: &Sighting) {
+        let windows = state.windows();
+        self.line.update(|line| {
+            line.position = Some(state.position());
+            line.end_offset = sighting.high_watermark;
+            line.lag_seconds = Some(sighting.lag_ms(state.position()) as f64 / 1e3);
+            line.watermark_ms = windows.watermark_ms();
+            line.segment_start = Some(state.segment().start);
+            line.segment_age_seconds =
+                sighting.segment_opened_at_ms.map(|opened| (sighting.now_ms - opened).max(0) as f64 / 1e3);
+            line.segment_rows = state.segment_rows();
+            line.segment_bytes = sighting.segment_bytes as u64;
+            line.open_windows = windows.open_windows() as u64;
+            line.series = windows.series_count() as u64;
+            line.late_total = windows.late_events();
+        });
+    }
+
+    /// Records came from the log.
+    pub(super) fn fetched(&self, bytes: usize) {
+        self.board.totals().bytes_in.add(bytes as u64);
+    }
+
+    /// So many records were accepted.
+    pub(super) fn taken_in(&self, rows: u64) {
+        self.board.totals().events.add(rows);
+        self.line.update(|line| line.rows_total += rows);
+    }
+
+    pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {
+        for (_, cause) in rejects.iter().skip(from) {
+            let reason = cause.reject.reason.name();
+            self.board.totals().add_dead_letters(&reason, 1);
+            self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += 1);
+        }
+    }
+
+    pub(super) fn flagged(&self, anomalies: usize) {
+        self.board.totals().anomalies.add(anomalies as u64);
+        self.line.update(|line| line.anomalies_total += anomalies as u64);
+    }
+
+    pub(super) fn late(&self, events: u64) {
+        self.board.totals().late_events.add(events);
+    }
+
+    pub(super) fn archived(&self, bytes: usize) {
+        self.board.totals().archive_files.add(1);
+        self.board.totals().archive_bytes.add(bytes as u64);
+    }
+
+    pub(super) fn adopted(&self) {
+        self.board.totals().adopted_segments.add(1);
+    }
+
+    pub(super) fn committed(&self, offset: i64, now_ms: i64) {
+        self.line.update(|line| {
+            line.committed = Some(offset);
+            line.committed_at_ms = Some(now_ms);
+        });
+    }
+
+    pub(super) fn cut(&self, partition: i32, cut: &SegmentCut, because: &'static str) {
+        tracing::debug!(
+            partition,
+            start = cut.start,
+            end = cut.end,
+            rows = cut.rows,
+            rejects = cut.rejects.len(),
+            because,
+            "segment cut"
+        );
+    }
+}
+
+impl StoreHealth for Observer {
+    fn failing(&self, key: &Path, error: &object_store::Error) {
+        self.board.dependency_failing(Dependency::ObjectStore, format!("{key}: {error}"));
+    }
+
+    fn ok(&self) {
+        self.board.dependency_ok(Dependency::ObjectStore);
+    }
+}

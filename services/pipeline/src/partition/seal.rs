@@ -1,0 +1,188 @@
+//! Sealing a cut segment: five steps, in this order. Each is idempotent, so a crash between any two is harmless.
+
+use std::sync::Arc;
+
+use kappa_core::partition::SegmentCut;
+use object_store::path::Path;
+use tokio::sync::watch;
+
+use super::context::PartitionContext;
+use super::restore::{StoppedLoudly, existing_segment, snapshots_of};
+use super::seams::{GroupOffsets, HotRows, HotStore, WallClock};
+use crate::archive::{SegmentEncoder, SegmentFooter, segment_key};
+use crate::dead_letters;
+use crate::memory::Reservation;
+use crate::storage::{self, Created};
+
+/// A cut segment on its way to being durable.
+#[derive(Debug)]
+pub(super) struct SegmentToSeal {
+    pub(super) cut: SegmentCut,
+    /// The rows on their way to a file; `None` for an adopted segment, whose file exists.
+    pub(super) encoder: Option<SegmentEncoder>,
+    /// Rows that were written provisionally before the cut: all of them must be acknowledged too.
+    pub(super) emitted_before: Acknowledgements,
+    /// The memory that the cut holds.
+    pub(super) reservation: Reservation,
+}
+
+/// Waits for provisional writes: the number of the last that was sent, and of the last that was acknowledged.
+#[derive(Debug, Clone)]
+pub(super) struct Acknowledgements {
+    pub(super) sent: u64,
+    pub(super) acknowledged: watch::Receiver<u64>,
+}
+
+/// How sealing a segment goes.
+#[derive(Debug)]
+pub(super) enum SealReport {
+    /// Step 1 is done: the cut stands for ever.
+    Durable { end: i64 },
+    /// All five steps are done.
+    Committed,
+    /// Another owner's cut stands. This worker's state is of no use any more.
+    LostTheRace,
+    /// Another member owns the partition.
+    NotTheOwner,
+    /// Only a person can help.
+    Stopped(StoppedLoudly),
+}
+
+/// Seals the segments of one partition, one after the other.
+pub(super) struct Sealer<R, H, C, G> {
+    pub(super) context: Arc<PartitionContext<R, H, C>>,
+    pub(super) group: G,
+    /// Positions of the snapshots that still exist, oldest first.
+    pub(super) snapshots: Vec<i64>,
+}
+
+impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Sealer<R, H, C, G> {
+    /// Finds the snapshots that earlier owners left, so that they are deleted when their time comes.
+    pub(super) async fn find_snapshots(&mut self) {
+        let Some(current) = self.snapshots.last().copied() else { return };
+        let mut found = snapshots_of(&self.context).positions(&self.context.observer).await;
+        found.retain(|position| *position < current);
+        found.push(current);
+        self.snapshots = found;
+    }
+
+    /// Goes through the five steps. `durable` is called after the first.
+    pub(super) async fn seal(&mut self, segment: SegmentToSeal, durable: impl FnOnce(i64)) -> SealReport {
+        match self.try_seal(segment, durable).await {
+            Ok(report) => report,
+            Err(stopped) => SealReport::Stopped(stopped),
+        }
+    }
+
+    async fn try_seal(
+        &mut self,
+        segment: SegmentToSeal,
+        durable: impl FnOnce(i64),
+    ) -> Result<SealReport, StoppedLoudly> {
+        let SegmentToSeal { cut, encoder, emitted_before, reservation } = segment;
+        if let Some(encoder) = encoder
+            && !self.create_archive_object(&cut, encoder).await?
+        {
+            return Ok(SealReport::LostTheRace);
+        }
+        durable(cut.end);
+        self.create_dead_letters(&cut).await?;
+        let (end, snapshot) = (cut.end, cut.snapshot);
+        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
+        self.write_hot_rows(rows, emitted_before).await;
+        self.create_snapshot(end, &snapshot).await?;
+        if self.group.commit(end).await.is_err() {
+            return Ok(SealReport::NotTheOwner);
+        }
+        self.context.observer.committed(end, self.context.clock.now_ms());
+        drop(reservation);
+        self.prune_snapshots(end).await;
+        Ok(SealReport::Committed)
+    }
+
+    /// Step 1. Returns whether the cut stands.
+    async fn create_archive_object(&self, cut: &SegmentCut, encoder: SegmentEncoder) -> Result<bool, StoppedLoudly> {
+        let context = &self.context;
+        let footer = footer_of(context, cut);
+        let finished = encoder.finish(&footer).await;
+        let (file, _reservation) = finished.map_err(|error| StoppedLoudly::Internal(error.to_string()))?;
+        let archive = &context.stores.archive;
+        let key = archive_key(context, cut.start, cut.first_timestamp_ms);
+        loop {
+            match storage::create(archive, &key, file.clone(), &context.observer).await {
+                Created::ByUs => {
+                    context.observer.archived(file.len());
+                    return Ok(true);
+                }
+                Created::Already => {}
+            }
+            // Perhaps our own earlier try, whose answer was lost; perhaps another owner's cut.
+            if let Some(existing) = existing_segment(context, &key).await? {
+                return Ok(existing.is_same_segment(&footer));
+            }
+        }
+    }
+
+    /// Step 2. The object follows from the footer and the log, so whoever was first wrote the same records.
+    async fn create_dead_letters(&self, cut: &SegmentCut) -> Result<(), StoppedLoudly> {
+        if cut.rejects.is_empty() {
+            return Ok(());
+        }
+        let context = &self.context;
+        let topic = &context.settings.topic;
+        let encoded = dead_letters::encode(topic, context.partition, cut.start..cut.end, &cut.rejects);
+        let file = encoded.map_err(|error| StoppedLoudly::Internal(format!("cannot encode dead letters: {error}")))?;
+        let root = &context.stores.dead_letters;
+        let key = segment_key(&root.prefix, topic, context.partition, cut.start, cut.first_timestamp_ms);
+        storage::create(root, &key, file, &context.observer).await;
+        Ok(())
+    }
+
+    /// Step 3. Everything that is true up to the end of the segment, and everything that was sent before.
+    async fn write_hot_rows(&self, rows: HotRows, mut emitted_before: Acknowledgements) {
+        if !rows.is_empty() {
+            self.context.hot_store.write(Arc::new(rows)).await;
+        }
+        let sent = emitted_before.sent;
+        if emitted_before.acknowledged.wait_for(|acknowledged| *acknowledged >= sent).await.is_err() {
+            // The worker is gone, and this task with it: silence is no acknowledgement.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Step 4.
+    async fn create_snapshot(&self, end: i64, snapshot: &[u8]) -> Result<(), StoppedLoudly> {
+        let created = snapshots_of(&self.context).create(end, snapshot, &self.context.observer).await;
+        created.map(|_| ()).map_err(|error| StoppedLoudly::Internal(format!("cannot compress a snapshot: {error}")))
+    }
+
+    /// Keeps the last two: the committed one, and the one before it for an owner that is just starting from it.
+    async fn prune_snapshots(&mut self, end: i64) {
+        self.snapshots.retain(|position| *position < end);
+        self.snapshots.push(end);
+        while self.snapshots.len() > 2 {
+            let oldest = self.snapshots.remove(0);
+            snapshots_of(&self.context).delete(oldest).await;
+        }
+    }
+}
+
+/// The footer of a cut segment.
+pub(super) fn footer_of<R, H, C>(context: &PartitionContext<R, H, C>, cut: &SegmentCut) -> SegmentFooter {
+    SegmentFooter {
+        topic: context.settings.topic.clone(),
+        partition: context.partition,
+        start: cut.start,
+        end: cut.end,
+        rows: cut.rows,
+        rejected: cut.rejected_offsets.clone(),
+        digest: cut.digest.clone(),
+        reader_schema: context.settings.reader.json().to_owned(),
+    }
+}
+
+/// Where the segment that starts at `start` lies.
+pub(super) fn archive_key<R, H, C>(context: &PartitionContext<R, H, C>, start: i64, first_timestamp_ms: i64) -> Path {
+    let prefix = &context.stores.archive.prefix;
+    segment_key(prefix, &context.settings.topic, context.partition, start, first_timestamp_ms)
+}

@@ -1,0 +1,367 @@
+//! The worker of one partition: takes records in, emits provisional rows, decides when to cut.
+
+mod adoption;
+mod emission;
+mod schemas;
+mod sealing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kappa_core::partition::{PartitionState, Progress};
+use tokio::sync::watch;
+
+use self::emission::Emission;
+use self::schemas::SchemaLookup;
+use self::sealing::SealQueue;
+use super::context::PartitionContext;
+use super::observer::Sighting;
+use super::restore::{NotRestored, StoppedLoudly, restore};
+use super::seal::{SealReport, SegmentToSeal};
+use super::seams::{Delivery, HotStore, PartitionLog, SchemaSource, WallClock};
+use crate::archive::{SegmentEncoder, SegmentFooter};
+use crate::memory::Reservation;
+use crate::ops::status::PartitionState as Phase;
+
+/// How a partition ended, apart from being dropped by a revoke.
+#[derive(Debug)]
+pub enum PartitionEnd {
+    /// Asked to stop: everything taken in is sealed and committed.
+    Sealed,
+    /// Another member owns it.
+    NotTheOwner,
+    /// It cannot go on without a person.
+    Stopped(StoppedLoudly),
+}
+
+/// Why a worker ends or starts over.
+enum Interrupt {
+    /// Another owner's cut stands: back to the last commit.
+    StartOver,
+    End(PartitionEnd),
+}
+
+impl From<StoppedLoudly> for Interrupt {
+    fn from(stopped: StoppedLoudly) -> Self {
+        Self::End(PartitionEnd::Stopped(stopped))
+    }
+}
+
+/// Runs a partition until it is asked to stop, loses its owner, or must stop loudly. Drop the future to revoke it.
+///
+/// Must run inside a [`tokio::task::LocalSet`]: sealing and emission go on in tasks of their own.
+pub async fn run_partition<R, H, C, L>(
+    context: Arc<PartitionContext<R, H, C>>,
+    mut log: L,
+    mut stop: watch::Receiver<bool>,
+) -> PartitionEnd
+where
+    R: SchemaSource + 'static,
+    H: HotStore + 'static,
+    C: WallClock + 'static,
+    L: PartitionLog,
+{
+    let end = loop {
+        context.observer.phase(Phase::Restoring);
+        let state = tokio::select! {
+            biased;
+            // Nothing was taken in yet, so there is nothing to seal.
+            _ = stop.wait_for(|stop| *stop) => break PartitionEnd::Sealed,
+            restored = restore(&context, &mut log) => match restored {
+                Ok(state) => state,
+                Err(NotRestored::NotTheOwner) => break PartitionEnd::NotTheOwner,
+                Err(NotRestored::Stopped(stopped)) => break PartitionEnd::Stopped(stopped),
+            },
+        };
+        context.observer.committed(state.position(), context.clock.now_ms());
+        context.observer.phase(Phase::Running);
+        if let Interrupt::End(end) = Worker::new(&context, &mut log, state).run(&mut stop).await {
+            break end;
+        }
+    };
+    if let PartitionEnd::Stopped(stopped) = &end {
+        context.observer.stopped(stopped);
+    }
+    end
+}
+
+struct Worker<'a, R, H, C, L: PartitionLog> {
+    context: &'a Arc<PartitionContext<R, H, C>>,
+    log: &'a mut L,
+    state: PartitionState,
+    /// Where decoded rows go; `None` until the segment has rows, and while an adopted segment is replayed.
+    encoder: Option<SegmentEncoder>,
+    /// Whether the next segment may exist already: after a restore, until one is found that does not.
+    next_may_exist: bool,
+    /// The footer of the segment that is being replayed.
+    adopting: Option<SegmentFooter>,
+    sealing: SealQueue,
+    emission: Emission,
+    /// Records taken from the log and not yet processed from the index on: the schema of that record is awaited.
+    in_hand: Option<(Delivery, usize)>,
+    lookup: SchemaLookup,
+    /// Rows may not leave before the segment with this end is durable.
+    hold_rows_until: Option<i64>,
+    sighting: Sighting,
+    late_reported: u64,
+    reservation: Reservation,
+}
+
+impl<'a, R, H, C, L> Worker<'a, R, H, C, L>
+where
+    R: SchemaSource + 'static,
+    H: HotStore + 'static,
+    C: WallClock + 'static,
+    L: PartitionLog,
+{
+    fn new(context: &'a Arc<PartitionContext<R, H, C>>, log: &'a mut L, state: PartitionState) -> Self {
+        Self {
+            sealing: SealQueue::start(context, log.group(), state.position()),
+            emission: Emission::new(),
+            encoder: None,
+            next_may_exist: true,
+            adopting: None,
+            in_hand: None,
+            lookup: SchemaLookup::default(),
+            hold_rows_until: None,
+            sighting: Sighting::default(),
+            late_reported: 0,
+            reservation: context.budget.reserve(0),
+            context,
+            log,
+            state,
+        }
+    }
+
+    async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Interrupt {
+        let ended = loop {
+            if let Err(interrupt) = self.step(stop).await {
+                break interrupt;
+            }
+        };
+        self.context.sizes.forget(self.context.partition);
+        ended
+    }
+
+    /// Waits for the next thing to happen, and deals with it.
+    async fn step(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Interrupt> {
+        let next_tick = self.until_next_tick();
+        tokio::select! {
+            biased;
+            report = self.sealing.next_report() => self.on_report(report),
+            _ = stop.wait_for(|stop| *stop) => Err(self.finish().await),
+            () = tokio::time::sleep(next_tick) => self.on_tick().await,
+            (reference, verdict) = self.lookup.answer() => {
+                schemas::teach(&mut self.state, reference, verdict, &self.context.settings);
+                self.context.observer.phase(Phase::Running);
+                self.process_in_hand().await
+            }
+            delivery = self.log.next(), if self.in_hand.is_none() => {
+                let delivery = delivery.map_err(StoppedLoudly::from)?;
+                self.sighting.see(&delivery);
+                self.context.observer.fetched(delivery.batch.byte_len());
+                self.in_hand = Some((delivery, 0));
+                self.process_in_hand().await
+            }
+        }
+    }
+
+    /// Ticks of all partitions fall together, so that their rows share an insert.
+    fn until_next_tick(&self) -> Duration {
+        let interval = self.context.pacing.emit_interval.as_millis().max(1) as i64;
+        Duration::from_millis((interval - self.context.clock.now_ms().rem_euclid(interval)) as u64)
+    }
+
+    async fn process_in_hand(&mut self) -> Result<(), Interrupt> {
+        let Some((delivery, mut index)) = self.in_hand.take() else { return Ok(()) };
+        loop {
+            if self.state.segment_first_timestamp_ms().is_none() {
+                self.open_segment(&delivery, index).await?;
+            }
+            match self.process(&delivery, index) {
+                Progress::Consumed => break,
+                Progress::RowsWait { index: next } => {
+                    self.encode_rows().await?;
+                    index = next;
+                }
+                Progress::SegmentEnds { index: next } => {
+                    self.cut("the next record belongs to another").await?;
+                    index = next;
+                }
+                Progress::NeedsSchema { index, reference } => {
+                    self.lookup.ask(self.context, reference);
+                    self.context.observer.phase(Phase::WaitingForSchema);
+                    self.in_hand = Some((delivery, index));
+                    break;
+                }
+                Progress::Contradiction { offset, reject } => {
+                    return Err(self.contradiction(format!("offset {offset} counts as accepted, but is {reject}")).into());
+                }
+            }
+        }
+        self.after_records().await
+    }
+
+    fn process(&mut self, delivery: &Delivery, index: usize) -> Progress {
+        let (rows, rejects) = (self.state.segment_rows(), self.state.segment_rejects().len());
+        let progress = self.state.process(&delivery.batch, index);
+        self.context.observer.taken_in(self.state.segment_rows() - rows);
+        self.context.observer.rejected(self.state.segment_rejects(), rejects);
+        progress
+    }
+
+    async fn after_records(&mut self) -> Result<(), Interrupt> {
+        if self.adopting.as_ref().is_some_and(|footer| self.state.position() >= footer.end) {
+            self.cut("the adopted segment is through").await?;
+        }
+        self.note_memory();
+        self.cut_if_due().await
+    }
+
+    async fn on_tick(&mut self) -> Result<(), Interrupt> {
+        self.sighting.now_ms = self.context.clock.now_ms();
+        self.emit();
+        self.note_memory();
+        self.cut_if_due().await?;
+        let late = self.state.windows().late_events();
+        self.context.observer.late(late.saturating_sub(self.late_reported));
+        self.late_reported = late;
+        self.context.observer.progress(&self.state, &self.sighting);
+        Ok(())
+    }
+
+    /// Sends what has changed to the hot store, unless the last rows are still on their way: then they coalesce.
+    fn emit(&mut self) {
+        // Rows of a segment that is replayed would be stale; those of an undecided one must wait for its footer.
+        if self.adopting.is_some() || self.hold_rows_until.is_some() || self.emission.is_under_way() {
+            return;
+        }
+        let catching_up_after_ms = self.context.pacing.catching_up_after.as_millis() as i64;
+        let provisional = self.sighting.lag_ms(self.state.position()) < catching_up_after_ms;
+        let (windows, anomalies) = self.state.take_hot_rows(provisional);
+        self.context.observer.flagged(anomalies.len());
+        self.emission.send(self.context, windows, anomalies);
+    }
+
+    async fn cut_if_due(&mut self) -> Result<(), Interrupt> {
+        match self.reason_to_cut() {
+            Some(reason) => self.cut(reason).await,
+            None => Ok(()),
+        }
+    }
+
+    fn reason_to_cut(&self) -> Option<&'static str> {
+        // An adopted segment ends where its footer says.
+        let opened_at_ms = self.sighting.segment_opened_at_ms.filter(|_| self.adopting.is_none())?;
+        let pacing = &self.context.pacing;
+        let age_ms = self.context.clock.now_ms() - opened_at_ms;
+        if age_ms >= pacing.checkpoint_interval.as_millis() as i64 {
+            return Some("checkpoint.interval");
+        }
+        if self.segment_bytes() >= pacing.max_segment_bytes {
+            return Some("checkpoint.max_bytes");
+        }
+        if self.state.is_undecided() && age_ms >= pacing.emit_interval.as_millis() as i64 {
+            return Some("a decision of the registry's must become durable");
+        }
+        let is_tight = self.context.budget.is_tight();
+        (is_tight && self.context.sizes.is_largest(self.context.partition)).then_some("limits.memory")
+    }
+
+    fn segment_bytes(&self) -> usize {
+        let encoded = self.encoder.as_ref().map_or(0, SegmentEncoder::size);
+        encoded + self.state.segment_rejects().memory()
+    }
+
+    fn note_memory(&mut self) {
+        self.reservation.resize(self.state.memory());
+        self.sighting.segment_bytes = self.segment_bytes();
+        self.context.sizes.note(self.context.partition, self.sighting.segment_bytes);
+    }
+
+    /// Hands the decoded rows to the encoder. Those of an adopted segment are in the archive already.
+    async fn encode_rows(&mut self) -> Result<(), StoppedLoudly> {
+        let internal = |error: &dyn std::fmt::Display| StoppedLoudly::Internal(format!("cannot archive: {error}"));
+        let Some(rows) = self.state.take_rows().map_err(|error| internal(&error))? else { return Ok(()) };
+        if self.adopting.is_some() {
+            return Ok(());
+        }
+        self.make_encoder()?.write(rows).await;
+        Ok(())
+    }
+
+    fn make_encoder(&mut self) -> Result<&mut SegmentEncoder, StoppedLoudly> {
+        if self.encoder.is_none() {
+            let (format, lane) = (&self.context.format, self.context.lane.clone());
+            let made = SegmentEncoder::new(format, lane, &self.context.budget);
+            self.encoder = Some(made.map_err(|error| StoppedLoudly::Internal(error.to_string()))?);
+        }
+        self.encoder.as_mut().ok_or_else(|| StoppedLoudly::Internal("there is no encoder".to_owned()))
+    }
+
+    /// Cuts the open segment at the current position and queues it for sealing.
+    async fn cut(&mut self, reason: &'static str) -> Result<(), Interrupt> {
+        self.encode_rows().await?;
+        let Some(cut) = self.state.cut() else { return Ok(()) };
+        self.context.observer.cut(self.context.partition, &cut, reason);
+        self.context.observer.flagged(cut.anomalies.len());
+        self.sighting.segment_opened_at_ms = None;
+        let encoder = match self.adopting.take() {
+            Some(footer) => {
+                self.check_adopted(&footer, &cut)?;
+                None
+            }
+            None => {
+                // A segment of rejects alone has a file too, with no rows: the chain has no gaps.
+                self.make_encoder()?;
+                self.hold_rows_until = if cut.is_undecided { Some(cut.end) } else { self.hold_rows_until };
+                self.encoder.take()
+            }
+        };
+        let rows = cut.window_rows.len() * size_of::<kappa_core::rows::WindowRow>();
+        let reservation = self.context.budget.reserve(rows + cut.rejects.memory() + cut.snapshot.len());
+        let emitted_before = self.emission.so_far();
+        self.sealing.push(SegmentToSeal { cut, encoder, emitted_before, reservation });
+        self.note_memory();
+        Ok(())
+    }
+
+    fn on_report(&mut self, report: SealReport) -> Result<(), Interrupt> {
+        match report {
+            SealReport::Durable { end } => {
+                self.hold_rows_until = self.hold_rows_until.filter(|held| *held > end);
+                Ok(())
+            }
+            SealReport::Committed => Ok(()),
+            SealReport::LostTheRace => {
+                tracing::info!(partition = self.context.partition, "another owner's cut stands: adopting it");
+                self.context.observer.adopted();
+                Err(Interrupt::StartOver)
+            }
+            SealReport::NotTheOwner => Err(Interrupt::End(PartitionEnd::NotTheOwner)),
+            SealReport::Stopped(stopped) => Err(stopped.into()),
+        }
+    }
+
+    /// Asked to stop: seals what was taken in, so that nothing needs to be replayed.
+    async fn finish(&mut self) -> Interrupt {
+        // A segment that is being adopted is durable already; the next owner goes through it again.
+        if self.adopting.is_none()
+            && let Err(interrupt) = self.cut("stop").await
+        {
+            return interrupt;
+        }
+        while self.sealing.is_busy() {
+            let report = self.sealing.next_report().await;
+            if let Err(interrupt) = self.on_report(report) {
+                return match interrupt {
+                    // Somebody else is sealing what is left.
+                    Interrupt::StartOver => Interrupt::End(PartitionEnd::NotTheOwner),
+                    end @ Interrupt::End(_) => end,
+                };
+            }
+        }
+        self.context.observer.progress(&self.state, &self.sighting);
+        Interrupt::End(PartitionEnd::Sealed)
+    }
+}

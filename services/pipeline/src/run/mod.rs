@@ -1,0 +1,168 @@
+//! The composition: everything that `kappa run` starts, connects and stops.
+//!
+//! Ingest hands out assigned partitions; each goes to a worker thread, which runs it through
+//! [`crate::partition::run_partition`] until it is revoked or the process stops. Object stores, registry, ClickHouse
+//! and HTTP live on the surrounding tokio runtime; decoding and counting on the workers; Parquet on the encoder lanes.
+
+mod settings;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+
+pub use settings::partition_settings;
+
+use crate::archive::{EncoderLane, SegmentFormat};
+use crate::config::Config;
+use crate::hot_store::ClickHouseStore;
+use crate::ingest::{AssignmentEvent, Consumer, IngestLimits, IngestStatus, KafkaPartitionLog};
+use crate::memory::MemoryBudget;
+use crate::ops::Dependency;
+use crate::ops::http::HttpServer;
+use crate::ops::metrics::Metrics;
+use crate::ops::object_stores;
+use crate::ops::probe;
+use crate::ops::status::StatusBoard;
+use crate::partition::{Pacing, SegmentSizes, Stores};
+use crate::registry::RegistryClient;
+use workers::{Shared, Workers};
+
+/// Behind the head by more than this, provisional rows are skipped.
+const CATCHING_UP_AFTER: Duration = Duration::from_secs(10);
+
+/// How often the board is told what no partition tells.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// A pipeline that is ready to run.
+#[derive(Debug)]
+pub struct Application {
+    config: Config,
+    http: HttpServer,
+    board: Arc<StatusBoard>,
+    budget: Arc<MemoryBudget>,
+    workers: Workers,
+    consumer: Consumer,
+    assignments: mpsc::UnboundedReceiver<AssignmentEvent>,
+}
+
+impl Application {
+    /// Opens the stores and probes them, binds the HTTP port (port 0 takes a free one), joins the consumer group.
+    ///
+    /// Kafka, the registry and ClickHouse may still be away: they are waited for. An object store that cannot create
+    /// atomically is refused here.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let settings = Arc::new(partition_settings(&config)?);
+        let board = StatusBoard::for_group(&config.kafka.topic, &config.kafka.group);
+        let http = HttpServer::bind(&config.http, Arc::clone(&board), Metrics::shared()?).await?;
+        let stores = Stores {
+            archive: object_stores::open(&config.archive.url, &config.object_store)?,
+            dead_letters: object_stores::open(&config.dead_letter.url, &config.object_store)?,
+            state: object_stores::open(&config.state.url, &config.object_store)?,
+        };
+        for root in [&stores.archive, &stores.dead_letters, &stores.state] {
+            probe::create_only(root).await?;
+        }
+        let registry = RegistryClient::new(&config.registry)?.with_board(Arc::clone(&board));
+        let hot_store = ClickHouseStore::start(&config.hot_store, &config.event, &config.kafka.topic, Arc::clone(&board))?;
+        let budget = MemoryBudget::new(config.limits.memory as usize);
+        let indexed = [config.event.key.as_slice(), std::slice::from_ref(&config.event.time)].concat();
+        let format = SegmentFormat::new(Arc::clone(&settings.archive_schema), &indexed);
+        let shared = Shared {
+            format: Arc::new(format),
+            settings,
+            stores,
+            registry: Arc::new(registry),
+            hot_store,
+            pacing: pacing(&config),
+            budget: Arc::clone(&budget),
+            sizes: Arc::new(SegmentSizes::default()),
+            board: Arc::clone(&board),
+        };
+        let workers = Workers::start(shared, config.pipeline.workers, lanes(config.pipeline.workers)?)?;
+        let limits = IngestLimits::for_memory(config.limits.memory as usize);
+        let (events, assignments) = mpsc::unbounded_channel();
+        let consumer = Consumer::start(&config.kafka, limits, Arc::clone(&budget), events)?;
+        Ok(Self { config, http, board, budget, workers, consumer, assignments })
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.local_addr()
+    }
+
+    /// What the pipeline is doing.
+    pub fn status(&self) -> Arc<StatusBoard> {
+        Arc::clone(&self.board)
+    }
+
+    /// Runs until `stop`, then seals and commits what was taken in, leaves the group and returns.
+    ///
+    /// # Errors
+    /// If the consumer cannot go on, or if not everything could be sealed within `pipeline.shutdown_timeout`: what was
+    /// not is replayed by the next start.
+    pub async fn run_until_stopped(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let Self { config, http, board, budget, workers, consumer, mut assignments } = self;
+        let (http_stop, http_stopped) = watch::channel(false);
+        let http = tokio::spawn(http.serve(until_true(http_stopped)));
+        let housekeeping = tokio::spawn(keep_house(board, budget, consumer.status()));
+        tokio::pin!(stop);
+        let failure = loop {
+            tokio::select! {
+                () = &mut stop => break None,
+                event = assignments.recv() => match event {
+                    Some(AssignmentEvent::Assigned(log)) => workers.assign(log),
+                    Some(AssignmentEvent::Revoked { partition }) => workers.revoke(partition),
+                    Some(AssignmentEvent::Fatal(error)) => break Some(anyhow::anyhow!(error)),
+                    None => break Some(anyhow::anyhow!("the consumer has ended")),
+                },
+            }
+        };
+        tracing::info!("stopping: sealing what was taken in");
+        let sealed = workers.seal_and_stop(config.pipeline.shutdown_timeout).await;
+        tokio::task::spawn_blocking(move || consumer.stop()).await.context("leaving the consumer group")?;
+        housekeeping.abort();
+        http_stop.send_replace(true);
+        if let Ok(Err(error)) = http.await {
+            tracing::warn!("the HTTP server failed: {error:#}");
+        }
+        failure.map_or(sealed, Err)
+    }
+}
+
+fn pacing(config: &Config) -> Pacing {
+    Pacing {
+        emit_interval: config.hot_store.emit_interval,
+        checkpoint_interval: config.checkpoint.interval,
+        max_segment_bytes: config.checkpoint.max_bytes as usize,
+        catching_up_after: CATCHING_UP_AFTER,
+    }
+}
+
+/// As many encoder threads as workers: encoding costs about as much as everything else together.
+fn lanes(workers: usize) -> anyhow::Result<Vec<EncoderLane>> {
+    let lanes = (0..workers.max(1)).map(EncoderLane::start).collect::<Result<_, _>>();
+    lanes.context("cannot start the encoder threads")
+}
+
+async fn until_true(mut signal: watch::Receiver<bool>) {
+    // A dropped sender means the same: stop.
+    _ = signal.wait_for(|stop| *stop).await;
+}
+
+async fn keep_house(board: Arc<StatusBoard>, budget: Arc<MemoryBudget>, ingest: Arc<IngestStatus>) {
+    loop {
+        board.set_memory(budget.used() as u64, budget.limit() as u64);
+        match ingest.problem() {
+            Some(problem) => board.dependency_failing(Dependency::Kafka, problem),
+            None => board.dependency_ok(Dependency::Kafka),
+        }
+        tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+/// What a worker is handed for a partition.
+type Assigned = KafkaPartitionLog;

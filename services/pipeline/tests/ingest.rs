@@ -1,0 +1,420 @@
+//! Ingest against librdkafka's mock cluster, and the same again against a real Kafka when `KAFKA_BROKERS` is set.
+//!
+//! Each test joins a group of its own on a topic of its own, so they run side by side.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+mod ingest_support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ingest_support::{Cluster, Member, Record, collect, payload};
+use kappa_pipeline::config::StartPolicy;
+use kappa_pipeline::ingest::{AssignmentEvent, IngestLimits, KafkaPartitionLog};
+use kappa_pipeline::partition::seams::PartitionLog;
+use tokio::time::{sleep, timeout};
+
+/// Every test, once against the mock cluster and once against a real one.
+macro_rules! against_both {
+    ($($test:ident),* $(,)?) => {
+        mod mock {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(&super::Cluster::mock()).await;
+            })*
+        }
+        mod real {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let Some(cluster) = super::Cluster::real() else { return };
+                super::$test(&cluster).await;
+            })*
+        }
+    };
+}
+
+against_both!(
+    records_arrive_in_order_and_whole,
+    a_seek_drops_what_was_fetched_before,
+    a_partition_that_takes_nothing_does_not_hold_up_the_others,
+    without_memory_nothing_is_taken_but_the_member_stays,
+    members_share_the_partitions_and_nothing_is_missing,
+    commits_are_seen_and_refused_after_a_revoke,
+    start_policies,
+    a_missing_topic_is_fatal,
+);
+
+async fn records_arrive_in_order_and_whole(cluster: &Cluster) {
+    let topic = cluster.topic(3).await;
+    let mut expected = Vec::new();
+    for index in 0..6_000_i64 {
+        expected.push(Record {
+            partition: (index % 3) as i32,
+            offset: index / 3,
+            timestamp_ms: 1_700_000_000_000 + index,
+            key: (index % 7 != 0).then(|| format!("sensor-{}", index % 50).into_bytes()),
+            value: (index % 11 != 0).then(|| payload(index)),
+            headers: (0..index % 4)
+                .map(|header| (format!("h{header}"), (header != 2).then(|| index.to_le_bytes().to_vec())))
+                .collect(),
+        });
+    }
+    cluster.produce(&topic, &expected);
+    let mut member = Member::start(cluster, &topic, "order", &[]);
+    let mut found = BTreeMap::new();
+    for mut log in member.assigned(3).await {
+        log.seek(0).await.unwrap();
+        let records = collect(&mut log, 2_000).await;
+        found.insert(log.partition(), records);
+    }
+    for (partition, records) in found {
+        let wanted: Vec<_> = expected.iter().filter(|record| record.partition == partition).cloned().collect();
+        assert_eq!(records.len(), wanted.len());
+        for (record, wanted) in records.iter().zip(&wanted) {
+            assert_eq!(record, wanted);
+        }
+    }
+    member.stop();
+}
+
+async fn a_seek_drops_what_was_fetched_before(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    cluster.produce_many(&topic, 0, 0..40_000);
+    let mut member = Member::start(cluster, &topic, "seek", &[]);
+    let mut log = member.assigned(1).await.remove(0);
+    assert!(timeout(Duration::from_millis(1_500), log.next()).await.is_err(), "nothing before the first seek");
+    for start in [0, 39_000, 10, 20_000, 20_000, 1, 39_999] {
+        log.seek(start).await.unwrap();
+        let records = collect(&mut log, 500.min(40_000 - start as usize)).await;
+        for (index, record) in records.iter().enumerate() {
+            assert_eq!(record.offset, start + index as i64);
+            assert_eq!(record.value.as_deref(), Some(&payload(record.offset)[..]));
+        }
+        // Let more arrive that the next seek has to drop.
+        sleep(Duration::from_millis(30)).await;
+    }
+    drop(log);
+    member.stop();
+}
+
+async fn a_partition_that_takes_nothing_does_not_hold_up_the_others(cluster: &Cluster) {
+    const RECORDS: i64 = 60_000;
+    let topic = cluster.topic(3).await;
+    for partition in 0..3 {
+        cluster.produce_many(&topic, partition, 0..RECORDS);
+    }
+    let limits = IngestLimits {
+        undelivered_bytes: 2 << 20,
+        partition_undelivered_bytes: 512 << 10,
+        records_per_batch: 1_000,
+        ..IngestLimits::for_memory(1 << 30)
+    };
+    let mut member = Member::start_with(cluster, &topic, "paused", &[], limits, 1 << 30, StartPolicy::Earliest);
+    let mut logs = member.assigned(3).await;
+    logs.sort_by_key(KafkaPartitionLog::partition);
+    for log in &mut logs {
+        log.seek(0).await.unwrap();
+    }
+    let mut stalled = logs.remove(0);
+    for log in &mut logs {
+        assert_offsets(&collect(log, RECORDS as usize).await, 0);
+    }
+    eventually("partition 0 is paused", || member.status().paused_partitions() == 1).await;
+    assert!(!member.status().is_holding_back(), "the others are not held back");
+    cluster.produce_many(&topic, 1, RECORDS..RECORDS + 10);
+    assert_offsets(&collect(&mut logs[0], 10).await, RECORDS);
+    // Now it takes them, with stops in between, and is paused and resumed again and again.
+    let mut records = Vec::new();
+    while records.len() < RECORDS as usize {
+        records.extend(collect(&mut stalled, 1_000).await);
+        if records.len() % 20_000 < 1_000 {
+            sleep(Duration::from_millis(400)).await;
+        }
+    }
+    assert_offsets(&records, 0);
+    eventually("nothing is paused", || member.status().paused_partitions() == 0).await;
+    member.stop();
+}
+
+async fn without_memory_nothing_is_taken_but_the_member_stays(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    cluster.produce_many(&topic, 0, 0..30_000);
+    let short = [("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000"), ("heartbeat.interval.ms", "500")];
+    let limits = IngestLimits::for_memory(64 << 20);
+    let mut member = Member::start_with(cluster, &topic, "memory", &short, limits, 64 << 20, StartPolicy::Earliest);
+    let mut log = member.assigned(1).await.remove(0);
+    let others = member.budget().reserve(60 << 20);
+    log.seek(0).await.unwrap();
+    assert!(timeout(Duration::from_secs(9), log.next()).await.is_err(), "taken without memory");
+    assert!(member.status().is_holding_back());
+    assert!(member.no_event(), "the member was thrown out");
+    drop(others);
+    assert_offsets(&collect(&mut log, 30_000).await, 0);
+    assert!(!member.status().is_holding_back());
+    drop(log);
+    member.stop();
+}
+
+/// What a worker does, in small: goes on where the group is, and commits what it has.
+async fn work(mut log: KafkaPartitionLog, seen: std::sync::Arc<std::sync::Mutex<Vec<Vec<(i32, i64)>>>>) {
+    let start = match log.committed().await {
+        Some(offset) => offset,
+        None => log.resolve_start().await,
+    };
+    log.seek(start).await.unwrap();
+    let mut next = start;
+    let stint = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(Vec::new());
+        seen.len() - 1
+    };
+    while let Ok(delivery) = log.next().await {
+        for record in delivery.batch.iter() {
+            assert_eq!(record.offset, next, "partition {} has a gap or a repetition", log.partition());
+            next = record.offset + 1;
+            seen.lock().unwrap()[stint].push((log.partition(), record.offset));
+        }
+        if log.commit(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn members_share_the_partitions_and_nothing_is_missing(cluster: &Cluster) {
+    const PARTITIONS: i32 = 4;
+    let topic = cluster.topic(PARTITIONS).await;
+    let seen = std::sync::Arc::default();
+    let first = Member::start(cluster, &topic, "share", &[]);
+    let first_workers = tokio::spawn(first.run(move_clone(&seen)));
+    let mut produced = 0;
+    let mut produce = |count: i64| {
+        for partition in 0..PARTITIONS {
+            cluster.produce_many(&topic, partition, produced..produced + count);
+        }
+        produced += count;
+        produced
+    };
+    let total = produce(2_000);
+    wait_for(&seen, PARTITIONS, total).await;
+    let second = Member::start(cluster, &topic, "share", &[]);
+    let (stop_second, second_stopped) = tokio::sync::oneshot::channel();
+    let second_workers = tokio::spawn(second.run_until(move_clone(&seen), second_stopped));
+    for _ in 0..20 {
+        produce(300);
+        sleep(Duration::from_millis(400)).await;
+    }
+    let total = produce(300);
+    wait_for(&seen, PARTITIONS, total).await;
+    let second_got = {
+        stop_second.send(()).unwrap();
+        second_workers.await.unwrap()
+    };
+    assert_eq!(second_got, 2, "two of four partitions go to the second member");
+    let total = produce(500);
+    wait_for(&seen, PARTITIONS, total).await;
+    first_workers.abort();
+}
+
+async fn commits_are_seen_and_refused_after_a_revoke(cluster: &Cluster) {
+    let topic = cluster.topic(2).await;
+    cluster.produce_many(&topic, 0, 0..100);
+    let mut first = Member::start(cluster, &topic, "commit", &[]);
+    let mut logs = first.assigned(2).await;
+    for log in &logs {
+        assert_eq!(log.committed().await, None);
+        log.commit(50).await.unwrap();
+        assert_eq!(log.committed().await, Some(50));
+        log.commit(40).await.unwrap();
+        assert_eq!(log.committed().await, Some(40));
+    }
+    let mut second = Member::start(cluster, &topic, "commit", &[]);
+    let moved = second.assigned(1).await.remove(0);
+    assert_eq!(moved.committed().await, Some(40));
+    let index = logs.iter().position(|log| log.partition() == moved.partition()).unwrap();
+    let revoked = logs.remove(index);
+    let kept = logs.remove(0);
+    assert_eq!(first.revoked().await, revoked.partition());
+    let error = revoked.commit(90).await.unwrap_err();
+    assert!(error.0.contains("revoked"), "{error}");
+    moved.commit(60).await.unwrap();
+    kept.commit(70).await.unwrap();
+    assert_eq!(moved.committed().await, Some(60));
+    second.stop();
+    assert!(moved.commit(61).await.is_err(), "the member has left");
+    let mut back = first.assigned(1).await.remove(0);
+    assert_eq!(back.committed().await, Some(60));
+    if back.partition() == 0 {
+        back.seek(60).await.unwrap();
+        assert_offsets(&collect(&mut back, 40).await, 60);
+    }
+    drop((back, kept));
+    first.stop();
+}
+
+async fn start_policies(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    let records: Vec<_> = (0..1_000).map(|index| Record::simple(0, index, 1_700_000_000_000 + index * 10)).collect();
+    cluster.produce(&topic, &records);
+    let starts = [
+        (StartPolicy::Earliest, 0),
+        (StartPolicy::Latest, 1_000),
+        (StartPolicy::Timestamp(1_700_000_005_001), 501),
+        (StartPolicy::Timestamp(1_700_000_005_000), 500),
+        (StartPolicy::Timestamp(0), 0),
+        (StartPolicy::Timestamp(1_900_000_000_000), 1_000),
+    ];
+    for (index, (policy, wanted)) in starts.into_iter().enumerate() {
+        // The mock cluster does not look at record timestamps: it knows only the first and the last.
+        if cluster.is_mock() && matches!(policy, StartPolicy::Timestamp(time) if time > 0 && time < 1_800_000_000_000) {
+            continue;
+        }
+        let limits = IngestLimits::default();
+        let mut member =
+            Member::start_with(cluster, &topic, &format!("start{index}"), &[], limits, 1 << 30, policy);
+        let log = member.assigned(1).await.remove(0);
+        let bounds = log.bounds().await;
+        assert_eq!((bounds.low_watermark, bounds.high_watermark), (0, 1_000));
+        assert_eq!(bounds.topic_id.is_some(), !cluster.is_mock());
+        assert_eq!(log.resolve_start().await, wanted, "{policy:?}");
+        drop(log);
+        member.stop();
+    }
+}
+
+async fn a_missing_topic_is_fatal(cluster: &Cluster) {
+    let mut member = Member::start(cluster, "no-such-topic", "missing", &[]);
+    let AssignmentEvent::Fatal(reason) = member.event().await else { panic!("not fatal") };
+    assert!(reason.contains("`no-such-topic` does not exist"), "{reason}");
+    member.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_costs_nothing_but_time() {
+    let cluster = Cluster::mock();
+    let topic = cluster.topic(1).await;
+    cluster.produce_many(&topic, 0, 0..5_000);
+    let mut member = Member::start(&cluster, &topic, "outage", &[]);
+    let mut log = member.assigned(1).await.remove(0);
+    log.seek(0).await.unwrap();
+    assert_offsets(&collect(&mut log, 5_000).await, 0);
+    cluster.set_up(false);
+    let (commit, watermarks) = (log.commit(5_000), log.bounds());
+    let later = async {
+        sleep(Duration::from_secs(3)).await;
+        cluster.set_up(true);
+    };
+    let (commit, bounds, ()) = tokio::join!(commit, watermarks, later);
+    commit.unwrap();
+    assert_eq!(bounds.high_watermark, 5_000);
+    cluster.produce_many(&topic, 0, 5_000..6_000);
+    assert_offsets(&collect(&mut log, 1_000).await, 5_000);
+    drop(log);
+    member.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_is_bounded_without_brokers() {
+    let cluster = Cluster::mock();
+    let topic = cluster.topic(1).await;
+    let mut member = Member::start(&cluster, &topic, "stop", &[]);
+    let log = member.assigned(1).await.remove(0);
+    cluster.set_up(false);
+    let commit = tokio::spawn(async move { log.commit(0).await });
+    sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    member.stop();
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    commit.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_is_not_skipped() {
+    let Some(cluster) = Cluster::real() else { return };
+    let topic = cluster.topic(1).await;
+    cluster.produce_many(&topic, 0, 0..1_000);
+    cluster.delete_before(&topic, 0, 600).await;
+    let mut member = Member::start(&cluster, &topic, "retention", &[]);
+    let mut log = member.assigned(1).await.remove(0);
+    assert_eq!(log.bounds().await.low_watermark, 600);
+    assert_eq!(log.resolve_start().await, 600);
+    log.seek(600).await.unwrap();
+    assert_offsets(&collect(&mut log, 400).await, 600);
+    log.seek(100).await.unwrap();
+    let lost = timeout(Duration::from_secs(20), log.next()).await.unwrap().unwrap_err();
+    assert!(lost.0.contains("no longer has offset 100") && lost.0.contains("600 to 1000"), "{lost}");
+    assert!(log.seek(600).await.is_err(), "lost for good");
+    drop(log);
+    member.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_created_again_is_told_apart() {
+    let Some(cluster) = Cluster::real() else { return };
+    let topic = cluster.topic(1).await;
+    cluster.produce_many(&topic, 0, 0..1_000);
+    let mut member = Member::start(&cluster, &topic, "recreated", &[]);
+    let mut log = member.assigned(1).await.remove(0);
+    let before = log.bounds().await.topic_id.unwrap();
+    log.seek(0).await.unwrap();
+    assert_offsets(&collect(&mut log, 1_000).await, 0);
+    cluster.recreate(&topic, 1).await;
+    cluster.produce_many(&topic, 0, 0..10);
+    // Either the position is out of range, or the topic was seen to be gone and the partition is assigned anew.
+    let outcome = timeout(Duration::from_secs(90), async {
+        tokio::select! {
+            next = log.next() => format!("{next:?}"),
+            event = member.event() => format!("{event:?}"),
+        }
+    })
+    .await
+    .unwrap();
+    assert!(!outcome.starts_with("Ok("), "records of another topic: {outcome}");
+    println!("recreated topic: {outcome}");
+    member.stop();
+    let mut again = Member::start(&cluster, &topic, "recreated2", &[]);
+    let log = again.assigned(1).await.remove(0);
+    let bounds = log.bounds().await;
+    assert_ne!(bounds.topic_id.unwrap(), before);
+    assert_eq!(bounds.high_watermark, 10);
+    drop(log);
+    again.stop();
+}
+
+fn assert_offsets(records: &[Record], first: i64) {
+    for (index, record) in records.iter().enumerate() {
+        assert_eq!(record.offset, first + index as i64);
+    }
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if condition() {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {what}");
+}
+
+type Seen = std::sync::Arc<std::sync::Mutex<Vec<Vec<(i32, i64)>>>>;
+
+fn move_clone(seen: &Seen) -> impl Fn(KafkaPartitionLog) -> tokio::task::JoinHandle<()> + use<> {
+    let seen = seen.clone();
+    move |log| tokio::spawn(work(log, seen.clone()))
+}
+
+/// Waits until the stints together have every offset of every partition.
+async fn wait_for(seen: &Seen, partitions: i32, total: i64) {
+    let complete = || {
+        let seen = seen.lock().unwrap();
+        let all: std::collections::BTreeSet<_> = seen.iter().flatten().copied().collect();
+        all.len() as i64 == i64::from(partitions) * total
+    };
+    for _ in 0..600 {
+        if complete() {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("records are missing: {:?}", seen.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>());
+}

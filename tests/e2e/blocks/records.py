@@ -1,0 +1,86 @@
+"""Records: as planned, as sent, and what must become of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The record must be found in the archive and be counted in its window."""
+
+    # Every field of the reader schema; times in milliseconds, maps as dicts in the order of writing.
+    event: Mapping[str, Any]
+    schema_id: int
+    # The writer's fields that the reader does not know, as JSON values.
+    extra: Mapping[str, Any] | None = None
+    # So far from its series that the detector must flag it.
+    is_spike: bool = False
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The record must be found in the dead letters."""
+
+    reason: str
+    # None where the framing does not give one.
+    schema_id: int | None
+
+
+@dataclass(frozen=True)
+class PlannedRecord:
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+    fate: Accepted | Rejected
+
+
+@dataclass(frozen=True)
+class SentRecord:
+    offset: int
+    record: PlannedRecord
+
+
+@dataclass
+class SentLog:
+    """What the broker has acknowledged, by partition, in the order of the offsets."""
+
+    topic: str
+    partitions: dict[int, dict[int, PlannedRecord]] = field(default_factory=dict)
+
+    def add(self, partition: int, offset: int, record: PlannedRecord) -> None:
+        of_partition = self.partitions.setdefault(partition, {})
+        assert offset not in of_partition, f"two delivery reports for {self.topic}-{partition}@{offset}"
+        of_partition[offset] = record
+
+    def in_order(self, partition: int) -> Iterator[SentRecord]:
+        of_partition = self.partitions.get(partition, {})
+        return (SentRecord(offset, of_partition[offset]) for offset in sorted(of_partition))
+
+    def end_offsets(self) -> dict[int, int]:
+        return {partition: max(records) + 1 for partition, records in self.partitions.items() if records}
+
+    def count(self) -> int:
+        return sum(len(records) for records in self.partitions.values())
+
+    def rejected(self) -> dict[tuple[int, int], tuple[PlannedRecord, Rejected]]:
+        return {
+            (partition, offset): (record, record.fate)
+            for partition, records in self.partitions.items()
+            for offset, record in records.items()
+            if isinstance(record.fate, Rejected)
+        }
+
+    def accepted(self) -> dict[tuple[int, int], tuple[PlannedRecord, Accepted]]:
+        return {
+            (partition, offset): (record, record.fate)
+            for partition, records in self.partitions.items()
+            for offset, record in records.items()
+            if isinstance(record.fate, Accepted)
+        }

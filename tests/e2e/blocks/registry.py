@@ -1,0 +1,37 @@
+"""The schema registry, spoken to over plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+
+import requests
+
+TIMEOUT = 20
+
+
+@dataclass(frozen=True)
+class Registry:
+    url: str
+
+    def register(self, subject: str, schema: object, schema_type: str = "AVRO") -> int:
+        body = {"schema": json.dumps(schema)}
+        if schema_type != "AVRO":
+            body["schemaType"] = schema_type
+        answer = requests.post(f"{self.url}/subjects/{subject}/versions", json=body, timeout=TIMEOUT)
+        assert answer.ok, f"registering {subject} answered {answer.status_code}: {answer.text}"
+        return int(answer.json()["id"])
+
+    def versions(self, subject: str) -> list[int]:
+        answer = requests.get(f"{self.url}/subjects/{subject}/versions", timeout=TIMEOUT)
+        return [] if answer.status_code == 404 else list(answer.json())
+
+    def guid_of(self, subject: str) -> uuid.UUID | None:
+        """The GUID of the latest version; None where the registry has none or cannot look one up."""
+        version = requests.get(f"{self.url}/subjects/{subject}/versions/latest", timeout=TIMEOUT).json()
+        if "guid" not in version:
+            return None
+        guid = uuid.UUID(version["guid"])
+        found = requests.get(f"{self.url}/schemas/guids/{guid}", timeout=TIMEOUT)
+        return guid if found.ok else None
