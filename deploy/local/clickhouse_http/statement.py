@@ -52,7 +52,7 @@ def parse_insert(statement: bytes) -> Insert | None:
     match = _INSERT_WITH_DATA.match(statement.decode("latin-1"))
     if match is None:
         return None
-    head = match["head"].encode("latin-1").decode("utf-8", errors="replace")
+    head = match["head"].encode("latin-1").decode("utf-8", errors="replace").rstrip()
     rest = match["rest"]
     if match["values"]:
         return Insert(head, "Values", rest.encode("latin-1"))

@@ -102,9 +102,8 @@ class Process:
 
     def stop(self, grace: float) -> str:
         """Ends the process, by force after `grace` seconds. Says how it went."""
-        how = "was not running"
+        how = "stopped" if self.pid_file.exists() else "was not running"
         if self.running() is not None:
-            how = "stopped"
             self.signal(signal.SIGCONT)  # a suspended process cannot act on SIGTERM
             self.signal(signal.SIGTERM)
             if not self.wait_gone(grace):

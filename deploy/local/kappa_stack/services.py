@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
+import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -59,6 +61,9 @@ class Service(ABC):
     def after_start(self) -> None:
         """Once it answers: whatever clients expect to exist."""
 
+    def after_stop(self) -> None:
+        """Once it has ended by itself, not by force."""
+
 
 def _http_get(port: int, path: str, expected: int = 200) -> bytes:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
@@ -79,7 +84,55 @@ def _java_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in unwanted}
 
 
-class Kafka(Service):
+class JavaService(Service):
+    """A service whose JVM starts faster with the class archive of an earlier run."""
+
+    def class_archive(self, java: Path, home: Path) -> ClassArchive:
+        return ClassArchive(java, home, self.layout.pids / f"{self.name}.jsa")
+
+    def after_stop(self) -> None:
+        ClassArchive.adopt(self.layout.pids / f"{self.name}.jsa")
+
+
+@dataclass(frozen=True)
+class ClassArchive:
+    """Parsed classes of one program on one JVM (JDK "CDS"), which halve its start.
+
+    The first run writes the archive as it exits, to a file of its own stack; only
+    after it ended well does the file move into the cache. So neither a crash nor
+    two stacks at once can leave a broken archive there.
+    """
+
+    java: Path
+    home: Path
+    written: Path
+
+    def options(self) -> list[str]:
+        release = self.java.parent.parent / "release"
+        jvm = hashlib.sha256(release.read_bytes() if release.exists() else str(self.java).encode()).hexdigest()[:8]
+        cached = self.home.with_name(f"{self.home.name}-{jvm}.jsa")
+        quiet = ["-Xlog:cds=off", "-Xlog:cds+dynamic=off", "-Xlog:aot=off"]
+        if cached.exists():
+            return [f"-XX:SharedArchiveFile={cached}", *quiet]
+        self.written.parent.mkdir(parents=True, exist_ok=True)
+        self.written.unlink(missing_ok=True)
+        self.written.with_suffix(".target").write_text(str(cached))
+        return [f"-XX:ArchiveClassesAtExit={self.written}", *quiet]
+
+    @staticmethod
+    def adopt(written: Path) -> None:
+        target_file = written.with_suffix(".target")
+        if not (written.exists() and target_file.exists()):
+            return
+        target = Path(target_file.read_text())
+        target_file.unlink()
+        if not target.exists() and target.parent.exists():
+            beside = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.move(written, beside)  # perhaps from another file system
+            beside.replace(target)
+
+
+class Kafka(JavaService):
     """One KRaft node, broker and controller in one."""
 
     name = "kafka"
@@ -110,8 +163,7 @@ class Kafka(Service):
             str(java),
             "-Xms256m", "-Xmx768m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
             "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
-            # Class data of the last start: the next one takes half the time.
-            "-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile={libs}.jsa", "-Xlog:cds=off", "-Xlog:cds+dynamic=off",
+            *self.class_archive(java, libs).options(),
             logging, "-cp", classpath, "kafka.Kafka", str(properties),
         ]  # fmt: skip
         return Command(argv, _java_environment(), self.layout.root)
@@ -135,7 +187,7 @@ class Kafka(Service):
         return {"KAFKA_BROKERS": f"{LOOPBACK}:{self.port}"}
 
 
-class Registry(Service):
+class Registry(JavaService):
     """Apicurio Registry; its Confluent-compatible API is what the pipeline uses."""
 
     name = "registry"
@@ -170,7 +222,7 @@ class Registry(Service):
             str(java), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC",
             # It serves a handful of requests: the quick compiler starts faster.
             "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
-            "-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile={home}.jsa", "-Xlog:cds=off", "-Xlog:cds+dynamic=off",
+            *self.class_archive(java, home).options(),
             "-jar", str(home / "quarkus-run.jar"),
         ]  # fmt: skip
         return Command(argv, env, self.layout.root)

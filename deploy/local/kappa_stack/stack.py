@@ -160,6 +160,8 @@ class Stack:
         for service in services:
             started = time.monotonic()
             how = self._process(service).stop(service.grace)
+            if how == "stopped":
+                service.after_stop()
             self.say(f"{service.name}: {how} ({time.monotonic() - started:.1f} s)")
 
     def _write_env(self, services: list[Service]) -> None:

@@ -64,7 +64,8 @@ class SentLog:
         return (SentRecord(offset, of_partition[offset]) for offset in sorted(of_partition))
 
     def end_offsets(self) -> dict[int, int]:
-        return {partition: max(records) + 1 for partition, records in self.partitions.items() if records}
+        # Copied first: production may go on meanwhile.
+        return {partition: max(list(records)) + 1 for partition, records in self.partitions.items() if records}
 
     def count(self) -> int:
         return sum(len(records) for records in self.partitions.values())

@@ -28,13 +28,17 @@ class AwaitedInVain(AssertionError):
     """The deadline has passed."""
 
 
+class Hopeless(AssertionError):
+    """It will never be there: there is no use in waiting until the deadline."""
+
+
 def wait_until(awaited: str, seconds: float, look: Callable[[], Found[T] | NotYet], every: float = 0.15) -> T:
     """Looks again and again; an exception while looking counts as "not yet" and is shown at the deadline."""
     started = time.monotonic()
     while True:
         try:
             outcome: Found[T] | NotYet = look()
-        except AwaitedInVain:
+        except (AwaitedInVain, Hopeless):
             raise
         except Exception as error:  # a service that is just coming up fails in many ways
             outcome = NotYet(f"{type(error).__name__}: {error}")

@@ -167,11 +167,16 @@ impl<'a> Cursor<'a> {
     /// A negative count is followed by the size of the block in bytes (Avro 1.12, "Arrays").
     #[inline]
     pub(super) fn block(&mut self, what: &str, smallest: usize) -> Outcome<Block> {
-        let at = self.position();
-        let count = self.long()?;
-        if count == 0 {
+        if let [0, rest @ ..] = self.rest {
+            self.rest = rest;
             return Ok(Block { count: 0, left_behind: None });
         }
+        self.block_of_items(what, smallest)
+    }
+
+    fn block_of_items(&mut self, what: &str, smallest: usize) -> Outcome<Block> {
+        let at = self.position();
+        let count = self.long()?;
         let left_behind = if count < 0 { Some(self.block_size(what)?) } else { None };
         let count = count.unsigned_abs();
         let room = left_behind.map_or(self.remaining(), |behind| self.remaining() - behind) as u64;
@@ -258,8 +263,11 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_before_use() {
-        let reason = |bytes: &[u8]| Cursor::new(bytes).bytes().map_err(|fault| fault.into_reject().reason);
-        assert_eq!(reason(&[4, 7, 8]), Ok(&[7, 8][..]));
+        let reason = |bytes: &[u8]| match Cursor::new(bytes).bytes() {
+            Ok(found) => Ok(found.to_vec()),
+            Err(fault) => Err(fault.into_reject().reason),
+        };
+        assert_eq!(reason(&[4, 7, 8]), Ok(vec![7, 8]));
         assert_eq!(reason(&[4, 7]), Err(Reason::TruncatedBody));
         assert_eq!(reason(&[1]), Err(Reason::InvalidLength));
         assert_eq!(reason(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), Err(Reason::InvalidLength));

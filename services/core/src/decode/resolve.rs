@@ -4,6 +4,8 @@
 //! `timestamp-micros` read as `timestamp-millis` is the same number with another meaning, as it is in Java: units are
 //! not converted.
 
+use std::collections::HashMap;
+
 use super::columns::Column;
 use super::program::{DefaultOp, EnumOp, FieldOp, ItemsOp, Op, RecordOp, Target, UnionOp};
 use super::reader::ReaderSchema;
@@ -222,10 +224,16 @@ impl<'s> Resolver<'s> {
             return Err(names_differ("record", &writer_name.full, &name.full));
         }
         let sources = sources(written, read);
+        let mut targets = vec![None; written.len()];
+        for (index, source) in sources.iter().enumerate() {
+            if let Some(source) = source {
+                targets[*source] = Some(index);
+            }
+        }
         let mut fields = Vec::with_capacity(written.len());
-        for (index, field) in written.iter().enumerate() {
-            let reader_index = sources.iter().position(|source| *source == Some(index));
-            fields.push(FieldOp { name: field.name.as_str().into(), target: self.target(field, reader_index, read, columns)? });
+        for (field, target) in written.iter().zip(targets) {
+            let target = self.target(field, target, read, columns)?;
+            fields.push(FieldOp { name: field.name.as_str().into(), target });
         }
         let mut defaults = Vec::new();
         for (column, field) in read.iter().enumerate().filter(|(column, _)| sources[*column].is_none()) {
@@ -266,12 +274,16 @@ impl<'s> Resolver<'s> {
 /// The same name wins; an alias is only looked at where no field has the name, in the order of the aliases. A field of
 /// the writer is taken once.
 fn sources(written: &[Field], read: &[Field]) -> Vec<Option<usize>> {
-    let find = |name: &str| written.iter().position(|field| field.name == name);
+    let by_name: HashMap<&str, usize> =
+        written.iter().enumerate().map(|(index, field)| (field.name.as_str(), index)).collect();
+    let find = |name: &str| by_name.get(name).copied();
+    let mut taken = vec![false; written.len()];
     let mut sources: Vec<_> = read.iter().map(|field| find(&field.name)).collect();
-    for (index, field) in read.iter().enumerate() {
-        if sources[index].is_none() {
-            let by_alias = field.aliases.iter().filter_map(|alias| find(alias));
-            sources[index] = by_alias.into_iter().find(|source| !sources.contains(&Some(*source)));
+    sources.iter().flatten().for_each(|source| taken[*source] = true);
+    for (source, field) in sources.iter_mut().zip(read).filter(|(source, _)| source.is_none()) {
+        *source = field.aliases.iter().filter_map(|alias| find(alias)).find(|source| !taken[*source]);
+        if let Some(source) = source {
+            taken[*source] = true;
         }
     }
     sources
@@ -287,7 +299,7 @@ fn enumeration(writer: &Kind, reader: &Kind) -> Resolved<Op> {
     if !name.takes(writer_name) {
         return Err(names_differ("enum", &writer_name.full, &name.full));
     }
-    let keys: std::collections::HashMap<&str, i32> =
+    let keys: HashMap<&str, i32> =
         symbols.iter().enumerate().map(|(key, symbol)| (symbol.as_str(), key as i32)).collect();
     let fallback = default.as_deref().and_then(|symbol| keys.get(symbol).copied());
     let symbols = written.iter().map(|symbol| {

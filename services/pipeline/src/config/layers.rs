@@ -116,7 +116,10 @@ impl Provider for Assignment {
     }
 
     fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        let nested = self.path[1..].iter().rev().fold(self.value.clone(), |value, name| Dict::from([(name.clone(), value)]).into());
+        let nested = self.path[1..]
+            .iter()
+            .rev()
+            .fold(self.value.clone(), |value, name| Dict::from([(name.clone(), value)]).into());
         let dict = Dict::from([(self.path[0].clone(), nested)]);
         Ok(Profile::Default.collect(dict))
     }
@@ -129,8 +132,8 @@ impl Layers {
     }
 
     fn add_toml(&mut self, path: &Path, text: &str) -> Result<(), ConfigurationError> {
-        let whole_file = |message: String| {
-            ConfigurationError { problems: vec![Problem::with_key(&path.display().to_string(), message)] }
+        let whole_file = |message: String| ConfigurationError {
+            problems: vec![Problem::with_key(&path.display().to_string(), message)],
         };
         let data = Toml::string(text).data().map_err(|error| whole_file(error.kind.to_string().trim().to_owned()))?;
         self.file = Some((path.to_owned(), text.to_owned()));
@@ -197,7 +200,8 @@ impl Layers {
         let origins = self.all_origins();
         if let Some(config) = &config {
             let already_wrong: Vec<_> = self.problems.iter().map(|problem| problem.key.clone()).collect();
-            for mut problem in validate::check(config, needs, &already_wrong) {
+            let is_default = |key: &str| origins.get(key).is_none_or(|origin| *origin == Origin::Default);
+            for mut problem in validate::check(config, needs, &already_wrong, &is_default) {
                 problem.value = self.value_text(&problem.key);
                 problem.origin = origins.get(&problem.key).cloned().unwrap_or_default();
                 self.problems.push(problem);
@@ -382,7 +386,8 @@ fn flatten(into: &mut Dict, name: String, value: Value) {
 
 /// Reads the text of a list or map: what could stand behind the `=` in the file.
 fn parse_inline(text: &str) -> Result<Value, String> {
-    let data = Toml::string(&format!("value = {text}")).data().map_err(|_| "cannot be read as a TOML value".to_owned())?;
+    let data =
+        Toml::string(&format!("value = {text}")).data().map_err(|_| "cannot be read as a TOML value".to_owned())?;
     let value = data.into_values().next().and_then(|mut dict| dict.remove("value"));
     value.ok_or_else(|| "is empty".to_owned())
 }

@@ -3,6 +3,7 @@
 //! [`Sources::load`] is the way in. It reports everything that is wrong at once, and for each value what it is, who set
 //! it and what would be right. The sections are plain data ([`Config`]); every key is described in one table.
 
+mod fields;
 mod keys;
 mod layers;
 mod print;
@@ -14,6 +15,7 @@ mod values;
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use kappa_core::decode::{DecodeLimits, ReaderSchema};
 
 pub use layers::Sources;
 pub use print::{PrintFormat, print};
@@ -36,6 +38,8 @@ pub enum Needs {
     HotStore,
     /// `schema`.
     Registry,
+    /// `config print`: only the types of the values are checked.
+    Nothing,
 }
 
 impl Needs {
@@ -43,6 +47,7 @@ impl Needs {
         let section = key.split('.').next().unwrap_or(key);
         match self {
             Self::Everything => true,
+            Self::Nothing => false,
             Self::HotStore => matches!(section, "hot_store" | "event"),
             Self::Registry => matches!(section, "registry" | "event") || key == "kafka.topic",
         }
@@ -62,6 +67,21 @@ impl Config {
     /// A complete configuration from the text of a TOML file alone, checked.
     pub fn from_toml(text: &str) -> Result<Self, ConfigurationError> {
         Ok(Sources::of_text(text).load(Needs::Everything)?.config)
+    }
+
+    /// Whether the reader schema has the fields that `[event]` names, of types that can play their parts.
+    pub fn validate_against(&self, reader: &ReaderSchema) -> Result<(), ConfigurationError> {
+        let problems = fields::check(&self.event, reader);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigurationError { problems }) }
+    }
+
+    /// What a record or schema may cost.
+    pub fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            max_depth: self.limits.max_depth as usize,
+            max_record_bytes: self.limits.max_record_bytes as usize,
+            ..DecodeLimits::default()
+        }
     }
 
     /// The text of the reader's Avro schema.

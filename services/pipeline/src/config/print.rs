@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::keys::KEYS;
-use super::{LoadedConfig, Needs, Origin};
+use super::keys::{KEYS, Key};
+use super::{LoadedConfig, Origin};
 
 /// The forms in which a configuration is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,11 +17,11 @@ pub enum PrintFormat {
 }
 
 /// The whole configuration as text, without secrets: the types of secret values do not print them.
-pub fn print(loaded: &LoadedConfig, needs: Needs, format: PrintFormat) -> anyhow::Result<String> {
+pub fn print(loaded: &LoadedConfig, format: PrintFormat) -> anyhow::Result<String> {
     let values = serde_json::to_value(&loaded.config)?;
     Ok(match format {
-        PrintFormat::Toml => print_toml(loaded, needs, &values),
-        PrintFormat::Json => print_json(loaded, needs, &values),
+        PrintFormat::Toml => print_toml(loaded, &values),
+        PrintFormat::Json => print_json(loaded, &values),
     })
 }
 
@@ -29,7 +29,12 @@ fn origin<'a>(loaded: &'a LoadedConfig, key: &str) -> &'a Origin {
     loaded.origins.get(key).unwrap_or(&Origin::Default)
 }
 
-fn print_toml(loaded: &LoadedConfig, needs: Needs, values: &Value) -> String {
+/// A key that has no default, and that nobody has set.
+fn is_unset(loaded: &LoadedConfig, key: &Key) -> bool {
+    key.required && *origin(loaded, key.name) == Origin::Default
+}
+
+fn print_toml(loaded: &LoadedConfig, values: &Value) -> String {
     let mut text = String::new();
     let mut current = "";
     for key in KEYS {
@@ -41,8 +46,8 @@ fn print_toml(loaded: &LoadedConfig, needs: Needs, values: &Value) -> String {
         }
         let value = &values[section][name];
         let line = match value {
+            _ if is_unset(loaded, key) => format!("# {name} = (needed)"),
             Value::Null => format!("# {name} ="),
-            _ if !needs.includes(key.name) => format!("# {name} ="),
             value => format!("{name} = {}", toml_value(value)),
         };
         let _ = writeln!(text, "# {}: {}", key.summary, key.allowed);
@@ -63,12 +68,14 @@ fn toml_value(value: &Value) -> String {
     format!("{{ {} }}", entries.join(", "))
 }
 
-fn print_json(loaded: &LoadedConfig, needs: Needs, values: &Value) -> String {
+fn print_json(loaded: &LoadedConfig, values: &Value) -> String {
     let mut keys = Map::new();
-    for key in KEYS.iter().filter(|key| needs.includes(key.name)) {
+    for key in KEYS {
         let Some((section, name)) = key.name.split_once('.') else { continue };
+        let value = if is_unset(loaded, key) { &Value::Null } else { &values[section][name] };
         let entry = json!({
-            "value": values[section][name],
+            "value": value,
+            "required": key.required,
             "source": origin(loaded, key.name).to_string(),
             "summary": key.summary,
             "allowed": key.allowed,

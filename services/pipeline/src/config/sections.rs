@@ -254,7 +254,7 @@ impl Config {
                 quality: Some("quality".to_owned()),
                 bad_quality: "BAD".to_owned(),
             },
-            windows: WindowsConfig { length: Duration::from_secs(60), allowed_lateness: Duration::from_secs(30) },
+            windows: WindowsConfig { length: Duration::from_mins(1), allowed_lateness: Duration::from_secs(30) },
             anomaly: AnomalyConfig {
                 detector: DetectorKind::Robust,
                 warm_up: 30,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kappa_core::decode::DecodeLimits;
 use rdkafka::ClientConfig;
 
 use super::problems::Problem;
@@ -40,8 +41,13 @@ pub(super) const FILE_SUFFIX: &str = "_file";
 
 /// Everything wrong with a configuration whose values are all of the right type. Checks of keys that are wrong already
 /// are left out: they would only repeat it.
-pub(super) fn check(config: &Config, needs: Needs, already_wrong: &[String]) -> Vec<Problem> {
-    let mut checks = Checks { needs, already_wrong, problems: Vec::new() };
+pub(super) fn check(
+    config: &Config,
+    needs: Needs,
+    already_wrong: &[String],
+    is_default: &dyn Fn(&str) -> bool,
+) -> Vec<Problem> {
+    let mut checks = Checks { needs, already_wrong, is_default, problems: Vec::new() };
     checks.kafka(config);
     checks.stores(config);
     checks.hot_store(config);
@@ -56,17 +62,25 @@ pub(super) fn check(config: &Config, needs: Needs, already_wrong: &[String]) -> 
 struct Checks<'a> {
     needs: Needs,
     already_wrong: &'a [String],
+    /// Whether nobody has set a key.
+    is_default: &'a dyn Fn(&str) -> bool,
     problems: Vec<Problem>,
 }
 
 impl Checks<'_> {
-    /// Blames the first of `keys` unless the rule holds, if all of them are usable so far.
+    /// Blames a key unless the rule holds, if all keys of the rule are usable so far. A rule between keys is left out
+    /// when one of them breaks a rule of its own, and blames one that somebody has set; `message` is about the first.
     fn rule(&mut self, keys: &[&str], holds: bool, message: impl Into<String>) {
-        let usable = |key: &&str| self.needs.includes(key) && !self.already_wrong.iter().any(|wrong| wrong == *key);
-        if holds || !keys.iter().all(|key| usable(&key)) {
+        let broken = |key: &str| keys.len() > 1 && self.problems.iter().any(|problem| problem.key == key);
+        let wrong = |key: &str| self.already_wrong.iter().any(|wrong| wrong == key) || broken(key);
+        let usable = |key: &&str| self.needs.includes(key) && !wrong(key);
+        if holds || !keys.iter().all(usable) {
             return;
         }
-        self.problems.push(Problem::with_key(keys[0], message));
+        let blamed = keys.iter().find(|key| !(self.is_default)(key)).unwrap_or(&keys[0]);
+        let message = message.into();
+        let message = if *blamed == keys[0] { message } else { format!("{} {message}", keys[0]) };
+        self.problems.push(Problem::with_key(blamed, message));
     }
 
     fn kafka(&mut self, config: &Config) {
@@ -189,7 +203,7 @@ impl Checks<'_> {
 
     fn times(&mut self, config: &Config) {
         let length = config.windows.length;
-        let whole = length >= Duration::from_secs(1) && length.subsec_nanos() % 1_000_000 == 0;
+        let whole = length >= Duration::from_secs(1) && length.subsec_nanos().is_multiple_of(1_000_000);
         let divides = whole && DAY.as_millis().is_multiple_of(length.as_millis());
         self.rule(&["windows.length"], divides, "must be from 1s to 1d and divide a day evenly");
         let age = config.limits.max_event_age;
@@ -200,7 +214,11 @@ impl Checks<'_> {
             age >= length.saturating_add(lateness),
             "is shorter than a window and its allowed lateness",
         );
-        self.rule(&["limits.max_event_age"], age <= DAY * 3650, "is more than ten years");
+        self.rule(
+            &["limits.max_event_age"],
+            age <= DAY * 90,
+            "is more than the 90 days that the hot store keeps; one insert may touch at most 100 of its daily partitions",
+        );
         let skew = config.limits.max_future_skew;
         self.rule(&["limits.max_future_skew"], skew <= DAY, "is more than a day: one wrong clock closes all windows");
         let interval = config.checkpoint.interval;
@@ -222,7 +240,8 @@ impl Checks<'_> {
             memory >= segment.saturating_mul(2),
             "must be at least twice checkpoint.max_bytes: one segment grows while the one before is written",
         );
-        self.rule(&["limits.max_record_bytes"], record >= 1024, "must be at least 1KiB");
+        let sane = (1024..=DecodeLimits::LARGEST_RECORD as u64).contains(&record);
+        self.rule(&["limits.max_record_bytes"], sane, "must be from 1KiB to 64MiB");
         self.rule(
             &["limits.max_record_bytes", "limits.memory"],
             record <= memory / 4,
@@ -233,8 +252,9 @@ impl Checks<'_> {
     fn numbers(&mut self, config: &Config) {
         let workers = config.pipeline.workers;
         self.rule(&["pipeline.workers"], (1..=256).contains(&workers), "must be from 1 to 256");
-        let depth = config.limits.max_depth;
-        self.rule(&["limits.max_depth"], (1..=1000).contains(&depth), "must be from 1 to 1000");
+        let depth = config.limits.max_depth as usize;
+        let sane = (1..=DecodeLimits::DEEPEST).contains(&depth);
+        self.rule(&["limits.max_depth"], sane, "must be from 1 to 256");
         let threshold = config.anomaly.threshold;
         let sane = threshold.is_finite() && threshold > 0.0 && threshold <= 300.0;
         self.rule(&["anomaly.threshold"], sane, "must be above 0 and at most 300");
@@ -244,9 +264,33 @@ impl Checks<'_> {
 
 /// Columns of the hot store's tables that a key field would collide with.
 const HOT_COLUMNS: &[&str] = &[
-    "window_start", "topic", "partition", "segment", "offset", "count", "sum", "min", "max", "m2", "mean", "stddev",
-    "first_value", "first_time", "last_value", "last_time", "anomalies", "max_score", "bad_quality", "closed", "late",
-    "version", "event_time", "value", "expected", "score", "kind",
+    "window_start",
+    "topic",
+    "partition",
+    "segment",
+    "offset",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "m2",
+    "mean",
+    "stddev",
+    "first_value",
+    "first_time",
+    "last_value",
+    "last_time",
+    "anomalies",
+    "max_score",
+    "bad_quality",
+    "closed",
+    "late",
+    "version",
+    "event_time",
+    "value",
+    "expected",
+    "score",
+    "kind",
 ];
 
 fn is_avro_name(name: &str) -> bool {

@@ -226,6 +226,7 @@ pub(super) mod size {
 
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` asks for a reference")]
     pub(crate) fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         let exact = UNITS.iter().find(|(unit, _)| *bytes >= *unit && bytes.is_multiple_of(*unit));
         match exact {
@@ -285,7 +286,8 @@ mod tests {
         for good in ["s3://bucket", "s3://bucket/a/b", "file:///var/lib/kappa"] {
             assert!(good.parse::<StoreUrl>().is_ok(), "{good}");
         }
-        let bad = ["s3:///prefix", "file://relative/path", "file:///", "gs://bucket", "s3://key:pw@bucket", "s3://b?x=1"];
+        let bad =
+            ["s3:///prefix", "file://relative/path", "file:///", "gs://bucket", "s3://key:pw@bucket", "s3://b?x=1"];
         for bad in bad {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
         }

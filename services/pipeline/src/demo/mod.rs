@@ -134,7 +134,9 @@ impl Demo {
         let config = stack.configure(arguments.http)?;
         let schemas = stack.register_schemas(&config).await?;
         println!("Registered the schema as id {}; creating tables ...", schemas.reading);
-        crate::ops::migrate::migrate(&config.hot_store).await.context("create the tables in ClickHouse")?;
+        crate::ops::migrate::migrate(&config.hot_store, &config.event.key)
+            .await
+            .context("create the tables in ClickHouse")?;
 
         let fleet = Fleet::new(FleetOptions { sensors: arguments.sensors, seed: arguments.seed, schemas });
         let partitions = usize::from(arguments.partitions);

@@ -11,7 +11,7 @@ use super::backpressure::Positions;
 use super::hot_store_reader::{HotStoreGlance, HotStoreReader};
 use super::produced::Produced;
 use super::view::{Stage, View};
-use crate::ops::status::{PartitionState, StatusBoard};
+use crate::ops::status::{PartitionState, PartitionStatus, StatusBoard};
 
 /// How often the board is looked at: often enough that the producer knows soon when to hold back.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const POINT_EVERY: Duration = Duration::from_millis(500);
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// Rates are averages over this long.
-const RATE_OVER: Duration = Duration::from_secs(3);
+const RATE_OVER: Duration = Duration::from_secs(5);
 
 /// Flagged events on the screen.
 const LATEST: usize = 6;
@@ -116,7 +116,7 @@ impl Observer {
         view.punctuality = self.produced.punctuality();
         view.consumed = consumed;
         view.consumed_rate = consumed_rate;
-        view.lag_records = self.positions.unread_total(&self.produced);
+        view.lag_records = lag_records(&report.partitions).unwrap_or_else(|| self.positions.unread_total(&self.produced));
         view.lag_seconds = report.partitions.iter().filter_map(|status| status.lag_seconds).fold(0.0, f64::max);
         if !report.partitions.is_empty() {
             view.partitions = report.partitions;
@@ -144,6 +144,12 @@ impl Observer {
         let rate = |count: u64, before: u64| count.saturating_sub(before) as f64 / seconds;
         (rate(produced, *produced_then), rate(consumed, *consumed_then))
     }
+}
+
+/// The lag as the pipeline knows it; `None` until all its partitions do.
+fn lag_records(partitions: &[PartitionStatus]) -> Option<u64> {
+    let lags: Option<Vec<i64>> = partitions.iter().map(|status| status.lag_records).collect();
+    lags.filter(|lags| !lags.is_empty()).map(|lags| lags.iter().sum::<i64>().max(0) as u64)
 }
 
 /// What of the pipeline does not go well, a sentence each.

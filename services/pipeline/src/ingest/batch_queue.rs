@@ -85,8 +85,12 @@ impl<C: ConsumerContext> BatchQueue<C> {
             let queue = NonNull::new(queue).ok_or_else(|| anyhow::anyhow!("librdkafka gave no queue"))?;
             anyhow::Ok(QueueHandle { queue, consumer: Arc::clone(consumer) })
         };
-        let batch_queue =
-            Self { records: handle(records)?, events: handle(events)?, topic: CString::new(topic)?, wake: Box::new(wake) };
+        let batch_queue = Self {
+            records: handle(records)?,
+            events: handle(events)?,
+            topic: CString::new(topic)?,
+            wake: Box::new(wake),
+        };
         let wake = ptr::from_ref::<Wake>(&batch_queue.wake).cast_mut().cast::<c_void>();
         // SAFETY: the boxed function outlives the registration, see `Drop`.
         unsafe { native::rd_kafka_queue_cb_event_enable(batch_queue.records.queue.as_ptr(), Some(call_wake), wake) };
@@ -170,11 +174,6 @@ impl Messages<'_> {
     pub(super) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
         // SAFETY: every pointer is a message that lives until `self` is dropped; nobody else has it.
         self.0.iter().map(|message| Message(unsafe { &**message }))
-    }
-
-    /// Number of messages.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -267,10 +266,13 @@ pub(super) fn commit_in_background<C: ConsumerContext>(
     if error == NO_ERROR { Ok(()) } else { Err(error.into()) }
 }
 
-/// Asks the cluster for the identity of a topic; blocks up to `timeout`. `Ok(None)`: the broker has no topic ids.
+/// Asks a broker for the identity of a topic; blocks up to `timeout`. `Ok(None)`: the broker has no topic ids.
+///
+/// Any broker knows; left to itself librdkafka asks the controller, and waits while there is none.
 pub(super) fn describe_topic_id<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
+    broker: i32,
     timeout: Duration,
 ) -> Result<Option<String>, RDKafkaErrorCode> {
     let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidArgument)?;
@@ -282,8 +284,10 @@ pub(super) fn describe_topic_id<C: ConsumerContext>(
     unsafe {
         let mut names = [name.as_ptr()];
         let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        let options = native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options =
+            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         native::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
+        native::rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
         let answers = native::rd_kafka_queue_new(client);
         native::rd_kafka_DescribeTopics(client, topics, options, answers);
         let event = native::rd_kafka_queue_poll(answers, timeout);
@@ -323,11 +327,72 @@ unsafe fn topic_id_of(event: *mut native::rd_kafka_event_t) -> Result<Option<Str
         }
         let id = native::rd_kafka_TopicDescription_topic_id(*topics);
         let no_id = id.is_null()
-            || native::rd_kafka_Uuid_most_significant_bits(id) == 0 && native::rd_kafka_Uuid_least_significant_bits(id) == 0;
+            || native::rd_kafka_Uuid_most_significant_bits(id) == 0
+                && native::rd_kafka_Uuid_least_significant_bits(id) == 0;
         if no_id {
             return Ok(None);
         }
         let text = native::rd_kafka_Uuid_base64str(id);
         Ok((!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rdkafka::consumer::DefaultConsumerContext;
+    use rdkafka::message::{Header, OwnedHeaders};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    use rdkafka::{ClientConfig, Offset};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn forwarded_records_come_as_they_were_sent_and_wake_the_reader() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("events", 1, 1).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "group");
+        let producer: BaseProducer = config.create().unwrap();
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: "trace", value: Some("t") })
+            .insert(Header { key: "none", value: None::<&[u8]> });
+        let whole = BaseRecord::to("events").partition(0).key("key").payload("value").timestamp(1_234).headers(headers);
+        producer.send(whole).unwrap();
+        producer.send(BaseRecord::<[u8], [u8]>::to("events").partition(0)).unwrap();
+        producer.send(BaseRecord::to("events").partition(0).key("").payload("")).unwrap();
+        producer.flush(SOON).unwrap();
+
+        let consumer: Arc<BaseConsumer<DefaultConsumerContext>> = Arc::new(config.create().unwrap());
+        let woken = Arc::new(AtomicUsize::new(0));
+        let wakes = Arc::clone(&woken);
+        let wake = Box::new(move || drop(wakes.fetch_add(1, Ordering::Relaxed)));
+        let queue = BatchQueue::new(&consumer, "events", wake).unwrap();
+        let mut buffer = MessageBuffer::new(3);
+        assert_eq!(queue.take(&mut buffer, Duration::ZERO).iter().count(), 0);
+        assert_eq!(queue.cached_high_watermark(0), None);
+        queue.forward(0);
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset("events", 0, Offset::Offset(0)).unwrap();
+        consumer.assign(&assignment).unwrap();
+        {
+            let messages = queue.take(&mut buffer, SOON);
+            let messages: Vec<_> = messages.iter().collect();
+            assert_eq!(messages.iter().map(|message| message.offset()).collect::<Vec<_>>(), [0, 1, 2]);
+            assert_eq!((messages[0].key(), messages[0].value()), (Some(&b"key"[..]), Some(&b"value"[..])));
+            assert_eq!((messages[0].timestamp_ms(), messages[0].size()), (1_234, 8));
+            let headers = messages[0].headers();
+            assert_eq!(headers, [("trace".into(), Some(&b"t"[..])), ("none".into(), None)]);
+            assert_eq!((messages[1].key(), messages[1].value()), (None, None));
+            assert!(messages[1].headers().is_empty() && messages[1].error().is_none());
+            assert_eq!((messages[2].key(), messages[2].value()), (Some(&b""[..]), Some(&b""[..])));
+        }
+        assert!(woken.load(Ordering::Relaxed) > 0);
+        assert_eq!((queue.waiting_records(), queue.cached_high_watermark(0)), (0, Some(3)));
+        drop(queue);
     }
 }

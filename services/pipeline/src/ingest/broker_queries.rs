@@ -109,7 +109,9 @@ pub(super) async fn topic_id(shared: &Arc<Shared>, partition: i32) -> Option<Str
         {
             return Ok(id.clone());
         }
-        let id = match describe_topic_id(client, &known.topic, ATTEMPT) {
+        let metadata = client.fetch_metadata(Some(&known.topic), ATTEMPT)?;
+        let broker = metadata.brokers().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?;
+        let id = match describe_topic_id(client, &known.topic, broker.id(), ATTEMPT) {
             Ok(id) => id,
             // A broker that cannot or may not say it will not say it later either.
             Err(
@@ -165,11 +167,7 @@ async fn is_topic_missing(shared: &Shared) -> bool {
 }
 
 /// A list of one partition.
-pub(super) fn one_partition(
-    topic: &str,
-    partition: i32,
-    offset: Option<Offset>,
-) -> KafkaResult<TopicPartitionList> {
+pub(super) fn one_partition(topic: &str, partition: i32, offset: Option<Offset>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(1);
     match offset {
         Some(offset) => list.add_partition_offset(topic, partition, offset)?,

@@ -90,13 +90,7 @@ impl Assignments {
 
 impl GroupMember {
     pub(super) fn new(shared: Arc<Shared>, events: UnboundedSender<AssignmentEvent>) -> Self {
-        Self {
-            shared,
-            events,
-            assignments: Mutex::default(),
-            queue: OnceLock::new(),
-            commits: Mutex::default(),
-        }
+        Self { shared, events, assignments: Mutex::default(), queue: OnceLock::new(), commits: Mutex::default() }
     }
 
     /// Notes who waits for the result of a commit.
@@ -123,21 +117,23 @@ impl GroupMember {
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 broker_queries::watch_missing_topic(&self.shared, &self.events);
             }
-            RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::Authentication
-            | RDKafkaErrorCode::Ssl
+            // The text counts the brokers known so far, and so is new each time.
+            RDKafkaErrorCode::AllBrokersDown => self.problem(&code.to_string()),
+            RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
             | RDKafkaErrorCode::Resolve
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::SaslAuthenticationFailed => {
-                let problem = format!("{code}: {text}");
-                if self.shared.status.set_problem(Some(&problem)) {
-                    error!("Kafka cannot be used at the moment, trying on: {problem}");
-                }
-            }
+            | RDKafkaErrorCode::SaslAuthenticationFailed => self.problem(&format!("{code}: {text}")),
             RDKafkaErrorCode::PollExceeded => warn!("the group took our partitions away: {text}"),
             _ => debug!("Kafka client: {code}: {text}"),
+        }
+    }
+
+    fn problem(&self, problem: &str) {
+        if self.shared.status.set_problem(Some(problem)) {
+            error!("Kafka cannot be used at the moment, trying on: {problem}");
         }
     }
 
@@ -204,7 +200,9 @@ impl ConsumerContext for GroupMember {
         let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let lost = client.assignment_lost();
         let result = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            info!(partitions = ?numbers, "partitions assigned");
+            if !numbers.is_empty() {
+                info!(partitions = ?numbers, "partitions assigned");
+            }
             self.brokers_answer();
             self.assign(client, partitions)
         } else {
@@ -236,7 +234,9 @@ impl ClientContext for GroupMember {
         match level {
             // Connection failures of single brokers come again and again during an outage. That all are down is an
             // error event, logged once.
-            _ if matches!(facility, "FAIL" | "ERROR" | "CONNECT") => debug!(target: "librdkafka", facility, "{message}"),
+            _ if matches!(facility, "FAIL" | "ERROR" | "CONNECT") => {
+                debug!(target: "librdkafka", facility, "{message}")
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 error!(target: "librdkafka", facility, "{message}");
             }

@@ -51,7 +51,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
-pub use partition_log::KafkaPartitionLog;
+pub use partition_log::{KafkaGroup, KafkaPartitionLog};
 pub use shared::IngestStatus;
 
 use crate::config::KafkaConfig;

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::broker_queries as brokers;
 use super::shared::{Arrival, Command, Shared, Slot};
 use crate::config::StartPolicy;
-use crate::partition::seams::{Delivery, LogBounds, LogLost, NotTheOwner, PartitionLog};
+use crate::partition::seams::{Delivery, GroupOffsets, LogBounds, LogLost, NotTheOwner, PartitionLog};
 
 /// How long to ask for the bounds that go into the message about a lost position.
 const ASK_BOUNDS_WITHIN: Duration = Duration::from_secs(3);
@@ -69,6 +69,8 @@ impl KafkaPartitionLog {
 }
 
 impl PartitionLog for KafkaPartitionLog {
+    type Group = KafkaGroup;
+
     /// May be dropped half-way and called again: nothing that arrived is lost.
     async fn next(&mut self) -> Result<Delivery, LogLost> {
         loop {
@@ -125,6 +127,19 @@ impl PartitionLog for KafkaPartitionLog {
         wanted.map_or(high, |wanted| wanted.clamp(low, high))
     }
 
+    fn group(&self) -> KafkaGroup {
+        KafkaGroup { shared: Arc::clone(&self.shared), slot: Arc::clone(&self.slot) }
+    }
+}
+
+/// The group's side of one assigned partition.
+#[derive(Debug)]
+pub struct KafkaGroup {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+}
+
+impl GroupOffsets for KafkaGroup {
     async fn committed(&self) -> Option<i64> {
         brokers::committed(&self.shared, self.slot.partition).await
     }

@@ -16,7 +16,10 @@ const BYTES_PER_QUEUED_MESSAGE: usize = 400;
 const REFUSED: &[(&str, &str)] = &[
     ("enable.auto.commit", "an offset is committed only when all that lies before it is durable"),
     ("enable.auto.offset.store", "an offset is committed only when all that lies before it is durable"),
-    ("auto.offset.reset", "a position that the log no longer has must stop the partition, not be skipped; see kafka.start"),
+    (
+        "auto.offset.reset",
+        "a position that the log no longer has must stop the partition, not be skipped; see kafka.start",
+    ),
     ("group.protocol", "the new group protocol (KIP-848) is not ready in this librdkafka; classic is used"),
     ("enable.partition.eof", "the end of a partition is not an error"),
     ("auto.commit.interval.ms", "offsets are not committed automatically"),
@@ -63,7 +66,8 @@ pub(super) fn client_config(kafka: &KafkaConfig, limits: &IngestLimits) -> anyho
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "false");
-    config.set_log_level(RDKafkaLogLevel::Info);
+    let debug = config.get("debug").is_some();
+    config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     config.create_native_config().context("kafka.properties")?;
     Ok(config)
 }

@@ -1,6 +1,6 @@
 //! Errors that say what to do about them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// What went wrong, with the way out. Attached as context, so that the causes stay visible behind it.
 #[derive(Debug, Clone)]
@@ -52,11 +52,11 @@ pub fn render(error: &anyhow::Error) -> String {
             continue;
         }
         let label = if depth == 0 { "error" } else { "\n  because" };
-        text += &format!("{label}: {message}");
+        let _ = write!(text, "{label}: {message}");
         last = message;
     }
     if let Some(advised) = error.downcast_ref::<Advised>() {
-        text += &format!("\n  what to do: {}", advised.advice());
+        let _ = write!(text, "\n  what to do: {}", advised.advice());
     }
     text
 }
@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn one_readable_chain() {
         let refused: Result<(), _> = Err(std::io::Error::other("connection refused"));
-        let error = refused.advise("ClickHouse does not answer", "check hot_store.url").context("cannot migrate").unwrap_err();
+        let error =
+            refused.advise("ClickHouse does not answer", "check hot_store.url").context("cannot migrate").unwrap_err();
         let expected = "error: cannot migrate\n  because: ClickHouse does not answer\n  because: connection refused\n  \
                         what to do: check hot_store.url";
         assert_eq!(render(&error), expected);

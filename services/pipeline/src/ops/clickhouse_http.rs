@@ -50,7 +50,7 @@ impl ClickHouseHttp {
     pub fn new(config: &HotStoreConfig) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(3))
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
             .build()
             .context("cannot make an HTTP client")?;
         Ok(Self {
@@ -68,7 +68,8 @@ impl ClickHouseHttp {
         let request = self.http.post(self.url.clone()).query(&[("wait_end_of_query", "1")]).body(statement.to_owned());
         let response = self.authenticated(request).send().await.map_err(|error| self.unavailable(error))?;
         let status = response.status();
-        let code = response.headers().get("X-ClickHouse-Exception-Code").and_then(|code| code.to_str().ok()?.parse().ok());
+        let code =
+            response.headers().get("X-ClickHouse-Exception-Code").and_then(|code| code.to_str().ok()?.parse().ok());
         let text = response.text().await.map_err(|error| self.unavailable(error))?;
         if status.is_success() && code.is_none() {
             return Ok(text.strip_suffix('\n').map_or(text.clone(), str::to_owned));

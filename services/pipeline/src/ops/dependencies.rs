@@ -59,11 +59,11 @@ struct Health {
 
 /// All dependencies.
 #[derive(Debug, Default)]
-pub struct Dependencies([Mutex<Health>; Dependency::ALL.len()]);
+pub(super) struct Dependencies([Mutex<Health>; Dependency::ALL.len()]);
 
 impl Dependencies {
     /// It answered.
-    pub fn ok(&self, dependency: Dependency) {
+    pub(super) fn ok(&self, dependency: Dependency) {
         let mut health = self.health(dependency);
         let failed_since = health.failing_since.take();
         health.ok = Some(true);
@@ -74,7 +74,7 @@ impl Dependencies {
     }
 
     /// It failed.
-    pub fn failing(&self, dependency: Dependency, error: &str) {
+    pub(super) fn failing(&self, dependency: Dependency, error: &str) {
         let mut health = self.health(dependency);
         let changed = health.ok != Some(false);
         health.ok = Some(false);
@@ -90,7 +90,7 @@ impl Dependencies {
     }
 
     /// How all of them do.
-    pub fn report(&self) -> Vec<DependencyReport> {
+    pub(super) fn report(&self) -> Vec<DependencyReport> {
         let report = |dependency: Dependency| {
             let health = self.health(dependency);
             DependencyReport {

@@ -22,7 +22,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often histograms are compacted while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-const INDEX: &str = "kappa\n\n/metrics  for Prometheus\n/healthz  alive?\n/readyz   ready?\n/status   everything, as JSON\n";
+const INDEX: &str =
+    "kappa\n\n/metrics  for Prometheus\n/healthz  alive?\n/readyz   ready?\n/status   everything, as JSON\n";
 
 #[derive(Debug)]
 struct Shared {

@@ -4,6 +4,7 @@
 //! so a partition that is gone leaves no stale gauge behind. Durations are histograms of a process-wide recorder, to be
 //! recorded where they arise: `metrics::histogram!(SEAL_DURATION, "step" => "archive").record(elapsed)`.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -92,8 +93,7 @@ metrics_table! {
 }
 
 /// Bounds of the histograms, seconds.
-const BUCKETS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+const BUCKETS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
 /// The kernel counts CPU time of processes in hundredths of a second on every Linux.
 const CLOCK_TICKS: f64 = 100.0;
@@ -106,13 +106,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Installs the process-wide recorder. Once per process.
-    pub fn install() -> anyhow::Result<Self> {
+    /// The process-wide recorder's; it is installed at the first call.
+    pub fn shared() -> anyhow::Result<Self> {
+        static SHARED: Mutex<Option<Metrics>> = Mutex::new(None);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = shared.as_ref() {
+            return Ok(metrics.clone());
+        }
         let recorder = builder()?.build_recorder();
         let recorded = recorder.handle();
-        metrics::set_global_recorder(recorder).ok().context("a metrics recorder is installed already")?;
+        metrics::set_global_recorder(recorder).ok().context("another metrics recorder is installed already")?;
         describe(|kind| kind == MetricKind::Histogram);
-        Ok(Self { recorded })
+        Ok(shared.insert(Self { recorded }).clone())
     }
 
     /// Metrics without a process-wide recorder, for tests: histograms are lost.

@@ -30,8 +30,7 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    migrations![1 "0001_windows_1m", 2 "0002_anomalies", 3 "0003_windows"];
+const MIGRATIONS: &[Migration] = migrations![1 "0001_windows_1m", 2 "0002_anomalies", 3 "0003_windows"];
 
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -201,7 +200,9 @@ fn statements_of(sql: &str) -> impl Iterator<Item = &str> {
 
 fn advise_on_refusal(error: ClickHouseError) -> anyhow::Error {
     let advice = match &error {
-        ClickHouseError::Unavailable { .. } => "check hot_store.url, and that ClickHouse's HTTP port is reachable from here",
+        ClickHouseError::Unavailable { .. } => {
+            "check hot_store.url, and that ClickHouse's HTTP port is reachable from here"
+        }
         refused if refused.is_about_access() => {
             "check hot_store.user and hot_store.password_file; migrations need CREATE, and SELECT and INSERT on the database"
         }

@@ -1,7 +1,16 @@
 //! Running it: metrics, health, status, migrations, and the checks before and during operation.
 
-mod dependencies;
 pub mod advice;
+pub mod clickhouse_http;
+mod dependencies;
+pub mod doctor;
+pub mod http;
+mod memory_limit;
+pub mod metrics;
+pub mod migrate;
+pub mod object_stores;
+pub mod probe;
 pub mod status;
+mod totals;
 
 pub use dependencies::{Dependency, DependencyReport};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::dependencies::{Dependencies, Dependency, DependencyReport};
+pub use super::totals::{Total, Totals, TotalsReport};
 
 /// After this long without [`StatusBoard::beat`] the process counts as hung.
 const HUNG_AFTER: Duration = Duration::from_mins(1);
@@ -137,63 +138,6 @@ impl PartitionHandle {
     }
 }
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Total(AtomicU64);
-
-impl Total {
-    /// Adds to it.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// How much it is.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What the whole process has done since its start, whatever became of the partitions.
-#[derive(Debug, Default)]
-pub struct Totals {
-    /// Accepted events.
-    pub events: Total,
-    /// Bytes of their keys and values in the log.
-    pub bytes_in: Total,
-    /// Rows written to `windows_1m`, provisional ones too.
-    pub windows_written: Total,
-    /// Events that came after their window had closed.
-    pub late_events: Total,
-    /// Flagged events.
-    pub anomalies: Total,
-    /// Segments written to the archive.
-    pub archive_files: Total,
-    /// Their bytes.
-    pub archive_bytes: Total,
-    /// Segments whose cut was someone else's.
-    pub adopted_segments: Total,
-    /// Refused records by reason.
-    dead_letters: Mutex<BTreeMap<String, u64>>,
-}
-
-impl Totals {
-    /// Counts refused records.
-    pub fn add_dead_letters(&self, reason: &str, count: u64) {
-        let mut reasons = lock(&self.dead_letters);
-        match reasons.get_mut(reason) {
-            Some(total) => *total += count,
-            None => {
-                reasons.insert(reason.to_owned(), count);
-            }
-        }
-    }
-
-    /// Refused records by reason.
-    pub fn dead_letters(&self) -> BTreeMap<String, u64> {
-        lock(&self.dead_letters).clone()
-    }
-}
-
 /// The board. One per process, shared by `Arc`.
 #[derive(Debug)]
 pub struct StatusBoard {
@@ -243,22 +187,6 @@ pub struct MemoryReport {
     pub used_bytes: u64,
     /// `limits.memory`.
     pub budget_bytes: u64,
-}
-
-/// Totals in `/status`; see [`Totals`].
-#[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the fields of `Totals`")]
-pub struct TotalsReport {
-    pub events: u64,
-    pub bytes_in: u64,
-    pub windows_written: u64,
-    pub late_events: u64,
-    pub anomalies: u64,
-    pub archive_files: u64,
-    pub archive_bytes: u64,
-    pub adopted_segments: u64,
-    pub dead_letters: u64,
-    pub dead_letters_by_reason: BTreeMap<String, u64>,
 }
 
 impl StatusBoard {
@@ -399,26 +327,9 @@ impl StatusBoard {
             ready: not_ready_because.is_empty(),
             not_ready_because,
             memory: self.memory(),
-            totals: self.totals_report(),
+            totals: self.totals.report(),
             dependencies: self.dependencies(),
             partitions: self.partitions(),
-        }
-    }
-
-    fn totals_report(&self) -> TotalsReport {
-        let totals = &self.totals;
-        let by_reason = totals.dead_letters();
-        TotalsReport {
-            events: totals.events.get(),
-            bytes_in: totals.bytes_in.get(),
-            windows_written: totals.windows_written.get(),
-            late_events: totals.late_events.get(),
-            anomalies: totals.anomalies.get(),
-            archive_files: totals.archive_files.get(),
-            archive_bytes: totals.archive_bytes.get(),
-            adopted_segments: totals.adopted_segments.get(),
-            dead_letters: by_reason.values().sum(),
-            dead_letters_by_reason: by_reason,
         }
     }
 }
@@ -441,7 +352,7 @@ fn not_ready(status: &PartitionStatus, max_lag: Duration) -> Option<String> {
 }
 
 /// A panic while the lock was held can leave only numbers that are not quite right, not a broken board.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

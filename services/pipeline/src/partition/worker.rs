@@ -335,7 +335,6 @@ where
             SealReport::Committed => Ok(()),
             SealReport::LostTheRace => {
                 tracing::info!(partition = self.context.partition, "another owner's cut stands: adopting it");
-                self.context.observer.adopted();
                 Err(Interrupt::StartOver)
             }
             SealReport::NotTheOwner => Err(Interrupt::End(PartitionEnd::NotTheOwner)),

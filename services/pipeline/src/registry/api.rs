@@ -197,10 +197,10 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, ApiError> {
 /// A status that is no success: an outage where nobody decided anything, else the registry's word.
 fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    let message = answer["message"].as_str().or_else(|| answer["title"].as_str()).map_or_else(
-        || String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned(),
-        str::to_owned,
-    );
+    let message = answer["message"]
+        .as_str()
+        .or_else(|| answer["title"].as_str())
+        .map_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned(), str::to_owned);
     let nobody_decided = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
     if nobody_decided {

@@ -41,7 +41,8 @@ pub(super) async fn resolve(api: &Api, root: &SchemaBody) -> Result<Vec<String>,
         if done.len() + open.len() >= MOST {
             return Err(Miss::NotAvro(format!("it is put together from more than {MOST} schemas")));
         }
-        let body = api.version(subject, &version.to_string()).await.map_err(|error| missing(subject, *version, error))?;
+        let body =
+            api.version(subject, &version.to_string()).await.map_err(|error| missing(subject, *version, error))?;
         require_avro(&body, &format!("its reference {subject} version {version}"))?;
         let mut inner = enter_all(&body.references);
         inner.push_back(Step::Leave(key.clone(), body.schema));
@@ -61,6 +62,8 @@ fn missing(subject: &str, version: i32, error: ApiError) -> Miss {
     match error {
         ApiError::Unavailable(detail) => Miss::Unavailable(detail),
         ApiError::Refused { not_found: true, message, .. } => Miss::Unknown(format!("{what} is unknown: {message}")),
-        ApiError::Refused { status, message, .. } => Miss::Unavailable(format!("{what}: it answers {status}: {message}")),
+        ApiError::Refused { status, message, .. } => {
+            Miss::Unavailable(format!("{what}: it answers {status}: {message}"))
+        }
     }
 }

@@ -52,7 +52,8 @@ async fn by_id(State(registry): Shared, Path(id): Path<u32>) -> Response {
             ]);
             Json(json!({"schema": AVSC, "references": references})).into_response()
         }
-        4 => Json(json!({"schema": AVSC, "references": [{"name": "L", "subject": "loop", "version": 1}]})).into_response(),
+        4 => Json(json!({"schema": AVSC, "references": [{"name": "L", "subject": "loop", "version": 1}]}))
+            .into_response(),
         5 if asked >= registry.appears_after.load(Ordering::SeqCst) => Json(json!({"schema": AVSC})).into_response(),
         6 => StatusCode::NOT_FOUND.into_response(),
         _ => unknown(40403),
@@ -66,7 +67,9 @@ fn outage(asked: usize) -> Response {
         1 => "<html>maintenance</html>".into_response(),
         2 => StatusCode::TOO_MANY_REQUESTS.into_response(),
         3 => (StatusCode::NOT_FOUND, "<html>no route</html>").into_response(),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"error_code": 50001, "message": "store"}))).into_response(),
+        _ => {
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"error_code": 50001, "message": "store"}))).into_response()
+        }
     }
 }
 
@@ -102,7 +105,8 @@ fn unknown(code: i32) -> Response {
 }
 
 fn config(url: &str, retry: &str) -> RegistryConfig {
-    let sources = Sources::default().with_flag("registry.url", url, "t").with_flag("registry.unknown_id_retry", retry, "t");
+    let sources =
+        Sources::default().with_flag("registry.url", url, "t").with_flag("registry.unknown_id_retry", retry, "t");
     sources.load(crate::config::Needs::Registry).unwrap().config.registry
 }
 

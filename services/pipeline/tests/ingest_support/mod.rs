@@ -119,13 +119,13 @@ impl Cluster {
         if up { mock.broker_up(1) } else { mock.broker_down(1) }.unwrap();
     }
 
-    fn producer(&self) -> BaseProducer {
+    pub fn producer(&self) -> BaseProducer {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
             .set("queue.buffering.max.messages", "1000000")
             .set("compression.type", "lz4")
-            .set("linger.ms", "5");
+            .set("linger.ms", "2");
         config.create().unwrap()
     }
 
@@ -136,7 +136,8 @@ impl Cluster {
             for (key, value) in &record.headers {
                 headers = headers.insert(Header { key, value: value.as_deref() });
             }
-            let mut message = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).timestamp(record.timestamp_ms);
+            let mut message =
+                BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).timestamp(record.timestamp_ms);
             if !record.headers.is_empty() {
                 message = message.headers(headers);
             }
@@ -152,10 +153,13 @@ impl Cluster {
     }
 
     pub fn produce_many(&self, topic: &str, partition: i32, indexes: Range<i64>) {
-        let producer = self.producer();
+        self.produce_with(&self.producer(), topic, partition, indexes);
+    }
+
+    pub fn produce_with(&self, producer: &BaseProducer, topic: &str, partition: i32, indexes: Range<i64>) {
         for index in indexes {
             let value = payload(index);
-            send(&producer, BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(&value));
+            send(producer, BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(&value));
         }
         producer.flush(PATIENCE).unwrap();
     }
@@ -186,7 +190,11 @@ pub async fn collect(log: &mut KafkaPartitionLog, count: usize) -> Vec<Record> {
                 timestamp_ms: record.timestamp_ms,
                 key: record.key.map(<[u8]>::to_vec),
                 value: record.value.map(<[u8]>::to_vec),
-                headers: record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
+                headers: record
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                    .collect(),
             });
         }
     }
@@ -214,6 +222,8 @@ impl Member {
         memory: usize,
         start: StartPolicy,
     ) -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let config = KafkaConfig {
             brokers: cluster.brokers.split(',').map(str::to_owned).collect(),
             topic: topic.to_owned(),
@@ -221,6 +231,16 @@ impl Member {
             start,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
+        let mut config = config;
+        if cluster.is_mock() {
+            // The mock coordinator waits for nearly a session timeout in every rebalance.
+            for (name, value) in [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")] {
+                config.properties.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        if let Ok(debug) = std::env::var("KAFKA_DEBUG") {
+            config.properties.insert("debug".to_owned(), debug);
+        }
         let budget = MemoryBudget::new(memory);
         let (sender, events) = unbounded_channel();
         let consumer = Consumer::start(&config, limits, Arc::clone(&budget), sender).unwrap();

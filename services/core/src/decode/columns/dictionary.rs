@@ -35,13 +35,27 @@ pub(in crate::decode) struct Dictionary {
     shared: Option<ArrayRef>,
 }
 
-/// One value in the hash table: all that a look-up compares, in one cache line.
+/// One value in the hash table: all that a look-up needs but the text itself, in 16 bytes.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    hash: u64,
+    /// Half of the hash, so that other values are passed over without a look at their text.
+    tag: u32,
     start: u32,
     length: u32,
     key: u32,
+}
+
+impl Slot {
+    #[inline]
+    fn text(self, all: &[u8]) -> Option<&[u8]> {
+        all.get(self.start as usize..self.start as usize + self.length as usize)
+    }
+}
+
+/// The half of a hash that the table does not use for the place of a value while it is small.
+#[inline]
+fn tag(hash: u64) -> u32 {
+    (hash >> 24) as u32
 }
 
 impl Dictionary {
@@ -54,7 +68,7 @@ impl Dictionary {
         let hash = xxh3_64(value);
         let text = self.text.as_bytes();
         let known = self.slots.find(hash, |slot| {
-            slot.hash == hash && text.get(slot.start as usize..(slot.start + slot.length) as usize) == Some(value)
+            slot.tag == tag(hash) && slot.text(text) == Some(value)
         });
         if let Some(slot) = known {
             self.last = slot.key as usize;
@@ -67,10 +81,11 @@ impl Dictionary {
     fn add(&mut self, value: &[u8], hash: u64, row: usize) -> Result<i32, std::str::Utf8Error> {
         let value = std::str::from_utf8(value)?;
         let key = self.ends.len() as u32;
-        let slot = Slot { hash, start: self.text.len() as u32, length: value.len() as u32, key };
+        let slot = Slot { tag: tag(hash), start: self.text.len() as u32, length: value.len() as u32, key };
         self.text.push_str(value);
         self.ends.push(self.text.len() as u32);
-        self.slots.insert_unique(hash, slot, |slot| slot.hash);
+        let text = self.text.as_bytes();
+        self.slots.insert_unique(hash, slot, |slot| xxh3_64(slot.text(text).unwrap_or_default()));
         self.fresh_rows.push(row);
         self.last = key as usize;
         Ok(key as i32)

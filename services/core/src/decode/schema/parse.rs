@@ -3,7 +3,7 @@
 //! Strict where two readings are possible, lenient where only one is: names may hold any characters, unknown
 //! attributes are ignored, defaults of a writer are never looked at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -62,14 +62,16 @@ impl Parser {
 
     fn parse_union(&mut self, branches: &[Value], namespace: &str) -> Parsed<NodeId> {
         let mut nodes: Vec<NodeId> = Vec::with_capacity(branches.len());
+        let mut seen = HashSet::new();
         for branch in branches {
             let node = self.parse_type(branch, namespace)?;
             let kind = &self.nodes[node].kind;
             if matches!(kind, Kind::Union(_)) {
                 return self.invalid("a union may not hold a union".to_owned());
             }
-            if nodes.iter().any(|other| same_branch(&self.nodes[*other].kind, kind)) {
-                let branch = kind.name().map_or(kind.word(), |name| &name.full).to_owned();
+            // One branch for each unnamed type, one for each full name.
+            let branch = kind.name().map_or(kind.word(), |name| &name.full);
+            if !seen.insert(branch.to_owned()) {
                 return self.invalid(format!("the union has two branches of type `{branch}`"));
             }
             nodes.push(node);
@@ -127,9 +129,10 @@ impl Parser {
         };
         self.path.push(name.unqualified().to_owned());
         let mut fields: Vec<Field> = Vec::with_capacity(declared.len());
+        let mut seen = HashSet::new();
         for json in declared {
             let field = self.parse_field(json, &inner_namespace)?;
-            if fields.iter().any(|other| other.name == field.name) {
+            if !seen.insert(field.name.clone()) {
                 return self.invalid(format!("two fields are called `{}`", field.name));
             }
             fields.push(field);
@@ -159,7 +162,7 @@ impl Parser {
             return self.invalid(format!("enum `{}` has no array `symbols`", name.full));
         };
         let mut symbols: Vec<String> = Vec::with_capacity(declared.len());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for symbol in declared {
             let Some(symbol) = symbol.as_str() else {
                 return self.invalid(format!("enum `{}` has the symbol {symbol}", name.full));
@@ -238,15 +241,6 @@ fn primitive(name: &str) -> Option<Kind> {
         "string" => Kind::String,
         _ => return None,
     })
-}
-
-/// Whether a union may not hold both: one branch for each unnamed type, one for each full name.
-fn same_branch(one: &Kind, other: &Kind) -> bool {
-    match (one.name(), other.name()) {
-        (Some(one), Some(other)) => one.full == other.full,
-        (None, None) => one.word() == other.word(),
-        _ => false,
-    }
 }
 
 fn qualify(name: &str, namespace: &str) -> String {

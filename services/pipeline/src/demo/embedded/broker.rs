@@ -8,7 +8,8 @@
 //!   long before ([`crate::demo::backpressure`]).
 //! - A fetch answers with one batch a partition, and an empty one only after the whole `fetch.wait.max.ms`, even if
 //!   something arrives meanwhile. The demo's consumer waits for [`FETCH_WAIT_MS`] only, its producer makes large batches.
-//! - The first member of a group waits for 3 s for others.
+//! - The first member of a group waits for 3 s for others. Any later rebalance takes almost a session timeout, even if
+//!   nobody is left to be waited for.
 //! - No admin API, no offsets by time, no deduplication of an idempotent producer's retries.
 //! - Its log ends with the process. So a demo never continues an earlier one.
 
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     const TOPIC: &str = "trial";
-    const WAIT: Duration = Duration::from_secs(10);
+    const WAIT: Duration = Duration::from_secs(20);
 
     fn consumer(broker: &EmbeddedBroker, assignor: &str) -> BaseConsumer {
         ClientConfig::new()
@@ -108,6 +109,7 @@ mod tests {
             .set("group.id", "trial-group")
             .set("partition.assignment.strategy", assignor)
             .set("enable.auto.commit", "false")
+            .set("session.timeout.ms", "6000")
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
             .create()

@@ -14,8 +14,8 @@ use super::directory::DemoDirectory;
 /// Where the server lies, below the project.
 const LOCAL_STACK: &str = "deploy/local";
 
-/// The Python module that is the server.
-const MODULE: &str = "clickhouse_http";
+/// The Python program that is the server: a directory with a `__main__.py`.
+const PROGRAM: &str = "clickhouse_http";
 
 /// What the server says once it listens; the URL follows.
 const LISTENING: &str = "listening on ";
@@ -26,12 +26,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the engine may take to close its files.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How to run the server's Python module.
+/// How to run the server.
 #[derive(Debug, Clone)]
 pub struct ClickHouseProgram {
     python: PathBuf,
-    /// The directory that the module lies in.
-    stack: PathBuf,
+    program: PathBuf,
 }
 
 /// The running server. Dropping it kills it; [`EmbeddedClickHouse::stop`] is kinder.
@@ -46,22 +45,22 @@ impl ClickHouseProgram {
     /// environment, which is made at the first time.
     pub async fn find(python: Option<&Path>) -> anyhow::Result<Self> {
         let here = std::env::current_dir()?;
-        let found =
-            here.ancestors().map(|directory| directory.join(LOCAL_STACK)).find(|path| path.join(MODULE).is_dir());
-        let stack = found.with_context(|| {
-            format!("no {LOCAL_STACK}/{MODULE} in {} or above it; run the demo inside the project", here.display())
+        let stacks = here.ancestors().map(|directory| directory.join(LOCAL_STACK));
+        let found = stacks.map(|stack| stack.join(PROGRAM)).find(|program| program.is_dir());
+        let program = found.with_context(|| {
+            format!("no {LOCAL_STACK}/{PROGRAM} in {} or above it; run the demo inside the project", here.display())
         })?;
         let python = match python {
             Some(python) => python.to_owned(),
-            None => python_environment(&stack).await?,
+            None => python_environment(program.parent().unwrap_or(&program)).await?,
         };
-        Ok(Self { python, stack })
+        Ok(Self { python, program })
     }
 
     /// The command line that serves the data in `data`, for a person.
     pub fn command_line(&self, data: &Path, address: &str) -> String {
-        let (stack, python) = (self.stack.display(), self.python.display());
-        format!("PYTHONPATH={stack} {python} -m {MODULE} --listen {address} --path {}", data.display())
+        let (python, program) = (self.python.display(), self.program.display());
+        format!("{python} {program} --listen {address} --path {}", data.display())
     }
 
     /// Starts the server on any free port.
@@ -69,9 +68,9 @@ impl ClickHouseProgram {
         let log_path = directory.clickhouse_log();
         let log = File::create(&log_path).with_context(|| format!("create {}", log_path.display()))?;
         let mut child = Command::new(&self.python)
-            .args(["-m", MODULE, "--listen", "127.0.0.1:0", "--path"])
+            .arg(&self.program)
+            .args(["--listen", "127.0.0.1:0", "--path"])
             .arg(directory.clickhouse())
-            .env("PYTHONPATH", &self.stack)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUNBUFFERED", "1")
             .stdin(Stdio::null())

@@ -17,7 +17,7 @@ const CALM_AT_FIRST: u32 = 120;
 const CALM_BETWEEN: u32 = 200;
 
 /// One anomaly in so many readings of a series that may have one.
-const READINGS_PER_ANOMALY: u32 = 6_000;
+const READINGS_PER_ANOMALY: u32 = 4_000;
 
 /// The kinds of anomaly that the fleet puts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

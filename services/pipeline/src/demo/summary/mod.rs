@@ -47,8 +47,6 @@ pub struct Findings {
     pub offsets: Vec<(i64, Option<i64>)>,
     /// In the windows.
     pub windows: WindowTotals,
-    /// Rows that late events have added to closed windows.
-    pub late_contributions: u64,
     /// The flagged events.
     pub anomalies: Vec<FoundAnomaly>,
     /// In the archive.
@@ -82,13 +80,11 @@ impl Check {
 /// Looks everywhere.
 pub async fn gather(places: Places) -> anyhow::Result<Findings> {
     let windows = places.hot_store.window_totals().await.context("count the windows")?;
-    let late_contributions = places.hot_store.late_contributions().await.context("count the late contributions")?;
     let anomalies = places.hot_store.anomalies().await.context("list the anomalies")?;
     let files = move || -> anyhow::Result<Findings> {
         Ok(Findings {
             offsets: read_offsets(&places)?,
             windows,
-            late_contributions,
             anomalies,
             archive: parquet_files::read_archive(&places.archive)?,
             dead_letters: parquet_files::read_dead_letters(&places.dead_letters)?,
@@ -166,7 +162,7 @@ mod tests {
         };
         let found = Findings {
             offsets: vec![(60, Some(60)), (40, Some(40))],
-            windows: WindowTotals { windows: 9, events: 97, series: 7, anomalies: 0 },
+            windows: WindowTotals { windows: 9, events: 97, series: 7, late: 3 },
             archive: ArchiveFindings { files: 2, bytes: 1, rows: 97, contiguous_to: [(0, 60), (1, 40)].into() },
             dead_letters: DeadLetterFindings { files: 1, by_reason: reasons(&[("tombstone", 2), ("bad_magic", 1)]) },
             ..Findings::default()

@@ -115,9 +115,9 @@ fn write_findings(text: &mut String, found: &Findings, detection: &Detection) ->
     )?;
     writeln!(
         text,
-        "ClickHouse: {} windows, and {} late contributions to windows that were closed.",
+        "ClickHouse: {} windows; {} events came after their window had closed and are in it all the same.",
         grouped(found.windows.windows),
-        grouped(found.late_contributions)
+        grouped(found.windows.late)
     )?;
     let by_kind: Vec<_> = detection
         .by_kind

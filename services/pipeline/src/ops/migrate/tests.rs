@@ -35,7 +35,8 @@ async fn answer(State(fake): State<Shared>, statement: String) -> Response {
         return format!("{}\n", u8::from(!fake.recorded.is_empty())).into_response();
     }
     if statement.starts_with("SELECT version, checksum") {
-        let lines: Vec<_> = fake.recorded.iter().map(|(version, checksum)| format!("{version}\t{checksum}\n")).collect();
+        let lines: Vec<_> =
+            fake.recorded.iter().map(|(version, checksum)| format!("{version}\t{checksum}\n")).collect();
         return lines.concat().into_response();
     }
     if statement.starts_with("INSERT INTO `readings`.schema_migrations") {
@@ -58,7 +59,8 @@ async fn start(fake: &Shared) -> HotStoreConfig {
 }
 
 fn hot_store(url: &str, database: &str) -> HotStoreConfig {
-    let sources = Sources::default().with_flag("hot_store.url", url, "t").with_flag("hot_store.database", database, "t");
+    let sources =
+        Sources::default().with_flag("hot_store.url", url, "t").with_flag("hot_store.database", database, "t");
     sources.load(Needs::HotStore).unwrap().config.hot_store
 }
 
@@ -150,28 +152,34 @@ async fn the_real_engine_takes_the_files_and_the_view_is_exact() {
     assert_eq!(migrate(&config, &key()).await.unwrap().already.len(), MIGRATIONS.len());
 
     let clickhouse = ClickHouseHttp::new(&config).unwrap();
-    // Values 1, 2, 3, 4 and 10 of one series and minute: three on partition 0, the last of them late, one on partition
+    // Of the last minutes: what is older than the TTL is gone at once.
+    let minute = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 60 * 60;
+    // Values 1, 2, 3, 4 and 10 of one series and minute: three on partition 0, the last of them late, two on partition
     // 1; the row of version 1 is overtaken by that of version 3.
     let columns = "sensor_id, metric, window_start, topic, partition, segment, count, sum, min, max, m2, first_value, \
                    first_time, last_value, last_time, anomalies, max_score, bad_quality, closed, version";
-    for row in [
-        "'s', 'T', 60, 't', 0, -1, 1, 1, 1, 1, 0, 1, 61, 1, 61, 0, 0, 0, false, 1",
-        "'s', 'T', 60, 't', 0, -1, 2, 3, 1, 2, 0.5, 1, 61, 2, 62, 0, 1.5, 0, true, 3",
-        "'s', 'T', 60, 't', 0, 7, 1, 10, 10, 10, 0, 10, 62, 10, 62, 1, 9, 1, true, 9",
-        "'s', 'T', 60, 't', 1, -1, 2, 7, 3, 4, 0.5, 4, 60.5, 3, 61.5, 0, 2, 0, true, 5",
+    for (place, sums, first, last, rest) in [
+        ("0, -1", "1, 1, 1, 1, 0", (1, "1"), (1, "1"), "0, 0, 0, false, 1"),
+        ("0, -1", "2, 3, 1, 2, 0.5", (1, "1"), (2, "2"), "0, 1.5, 0, true, 3"),
+        ("0, 7", "1, 10, 10, 10, 0", (10, "2"), (10, "2"), "1, 9, 1, true, 9"),
+        ("1, -1", "2, 7, 3, 4, 0.5", (4, "0.5"), (3, "1.5"), "0, 2, 0, true, 5"),
     ] {
+        let row = format!(
+            "'s', 'T', {minute}, 't', {place}, {sums}, {}, {minute} + {}, {}, {minute} + {}, {rest}",
+            first.0, first.1, last.0, last.1
+        );
         let insert = format!("INSERT INTO `{database}`.windows_1m ({columns}) SELECT {row}");
         clickhouse.execute(&insert).await.unwrap();
     }
     let query = format!(
-        "SELECT count, sum, min, max, mean, round(stddev, 9), first_value, last_value, toUnixTimestamp(last_time), \
+        "SELECT count, sum, min, max, mean, round(stddev, 9), first_value, last_value, toUnixTimestamp(last_time) - {minute}, \
          anomalies, max_score, bad_quality, closed, late FROM `{database}`.windows WHERE sensor_id = 's'"
     );
     let rows = clickhouse.rows(&query).await.unwrap();
     // Deviation of 1, 2, 3, 4, 10 from their mean 4: (9 + 4 + 1 + 0 + 36) / 5 = 10.
     let stddev = format!("{:.9}", 10f64.sqrt());
     let expected =
-        ["5", "20", "1", "10", "4", stddev.as_str(), "4", "10", "62", "1", "9", "1", "true", "1"].map(str::to_owned);
+        ["5", "20", "1", "10", "4", stddev.as_str(), "4", "10", "2", "1", "9", "1", "true", "1"].map(str::to_owned);
     assert_eq!(rows, [expected.to_vec()]);
     clickhouse.execute(&format!("DROP DATABASE `{database}`")).await.unwrap();
 }

@@ -1,0 +1,48 @@
+# make demo [FOR=60s] [RATE=50000]   the whole pipeline on this machine, with a live fleet of sensors
+# make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
+# make lint                          formatting, clippy, licences and advisories
+# make bench                         drain a preloaded topic through everything; writes target/bench/drain.json
+# make stack-up · make stack-down    the local stack alone; addresses in target/stack/env
+
+FOR  ?=
+RATE ?= 50000
+
+CARGO := cargo
+KAPPA := target/release/kappa
+
+.PHONY: help demo test lint bench sustain stack-up stack-down build
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+build:
+	@tests/require cargo cc perl make
+	@echo "building kappa (the first time takes some minutes: librdkafka and OpenSSL are compiled too)"
+	$(CARGO) build --release --locked --bin kappa
+
+demo:
+	@tests/require cargo cc perl make python3
+	@$(MAKE) --no-print-directory build
+	@deploy/local/python-env demo > /dev/null
+	$(KAPPA) demo --rate $(RATE) $(if $(FOR),--for $(FOR))
+
+test:
+	@tests/run
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny > /dev/null; then cargo deny --locked check; \
+	else echo "cargo-deny is not installed (cargo install cargo-deny): licences and advisories were not checked"; fi
+
+bench:
+	@benches/drain/run
+
+sustain:
+	@benches/sustain/run
+
+stack-up:
+	@deploy/local/stack up
+
+stack-down:
+	@deploy/local/stack down

@@ -1,0 +1,152 @@
+"""What the drain and sustain measurements share: a stack, a topic, a pipeline, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(*command: str | Path, **options: object) -> str:
+    return subprocess.run([str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE, **options).stdout
+
+
+class Stack:
+    """The local stack, for the time of a `with` block."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.env: dict[str, str] = {}
+
+    def __enter__(self) -> "Stack":
+        run(ROOT / "deploy/local/stack", "up", "--dir", self.directory)
+        for line in (self.directory / "env").read_text().splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.env[name] = value.strip("'\"")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        run(ROOT / "deploy/local/stack", "down", "--dir", self.directory)
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        admin = AdminClient({"bootstrap.servers": self.env["KAFKA_BROKERS"]})
+        admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
+
+    def register_schema(self, topic: str) -> int:
+        schema = (ROOT / "schemas/sensor-reading.avsc").read_text()
+        request = urllib.request.Request(
+            f"{self.env['REGISTRY_URL']}/subjects/{topic}-value/versions",
+            data=json.dumps({"schema": schema}).encode(),
+            headers={"Content-Type": "application/vnd.schemaregistry.v1+json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(json.load(answer)["id"])
+
+    def query(self, sql: str) -> str:
+        with urllib.request.urlopen(self.env["CLICKHOUSE_URL"], data=sql.encode(), timeout=120) as answer:
+            return answer.read().decode().strip()
+
+
+@dataclass
+class Usage:
+    """CPU seconds by thread name, and the largest resident memory in MiB."""
+
+    cpu: dict[str, float]
+    peak_mib: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.cpu.values())
+
+
+class Pipeline:
+    """A `kappa run` on the stack."""
+
+    def __init__(self, stack: Stack, topic: str, directory: Path, settings: dict[str, str] | None = None) -> None:
+        self.port = 19_464
+        directory.mkdir(parents=True, exist_ok=True)
+        config = directory / "kappa.toml"
+        config.write_text(
+            f"""[kafka]
+brokers = "{stack.env['KAFKA_BROKERS']}"
+topic = "{topic}"
+group = "{topic}"
+[registry]
+url = "{stack.env['REGISTRY_URL']}"
+[archive]
+url = "s3://archive/{topic}"
+[dead_letter]
+url = "s3://dead-letter/{topic}"
+[state]
+url = "s3://state/{topic}"
+[object_store]
+endpoint = "{stack.env['S3_ENDPOINT']}"
+allow_http = true
+[hot_store]
+url = "{stack.env['CLICKHOUSE_URL']}"
+database = "{topic.replace('-', '_')}"
+[http]
+listen = "127.0.0.1:{self.port}"
+"""
+        )
+        overrides = [part for key, value in (settings or {}).items() for part in ("-s", f"{key}={value}")]
+        environment = os.environ | stack.env
+        kappa = ROOT / "target/release/kappa"
+        subprocess.run([kappa, "migrate", "-c", config, "--wait", "30s"], check=True, env=environment, stdout=sys.stderr)
+        self.log = (directory / "kappa.log").open("w")
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [kappa, "run", "-c", config, *overrides], env=environment, stdout=self.log, stderr=self.log
+        )
+
+    def status(self) -> dict | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/status", timeout=5) as answer:
+                return json.load(answer)
+        except OSError:
+            if self.process.poll() is not None:
+                raise SystemExit(f"kappa has ended with exit code {self.process.returncode}: see {self.log.name}")
+            return None
+
+    def usage(self) -> Usage:
+        process = Path(f"/proc/{self.process.pid}")
+        cpu: dict[str, float] = {}
+        for task in (process / "task").iterdir():
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            name = (task / "comm").read_text().strip()
+            cpu[name] = cpu.get(name, 0) + (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+        peak = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        return Usage(cpu, int(peak.split()[1]) / 1024)
+
+    def stop(self) -> None:
+        """Waits until everything taken in is sealed and committed."""
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(timeout=120) != 0:
+            raise SystemExit(f"kappa did not seal everything: see {self.log.name}")
+
+
+def machine() -> str:
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    return f"{os.cpu_count()} x {model}"
+
+
+def write_report(name: str, report: dict) -> Path:
+    path = ROOT / f"target/bench/{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    return path

@@ -1,0 +1,160 @@
+//! Fills a topic with readings of the default schema (`schemas/sensor-reading.avsc`), encoded by hand.
+//!
+//! At full speed for the drain benchmark: the readings then lie in the past, as a backlog does. With `--rate` on
+//! schedule, for the sustain test: a reading that is due is sent whatever became of those before it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Parser;
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+/// The rate that a backlog is spread over, so that it has as many windows as the same events would have had live.
+const BACKLOG_RATE: u64 = 50_000;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[arg(long)]
+    brokers: String,
+    #[arg(long)]
+    topic: String,
+    /// Of the registered schema.
+    #[arg(long)]
+    schema_id: u32,
+    #[arg(long, default_value_t = 12)]
+    partitions: u64,
+    #[arg(long, default_value_t = 6_000_000)]
+    events: u64,
+    #[arg(long, default_value_t = 100_000)]
+    sensors: u64,
+    /// Events a second; 0 means as fast as it goes.
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &arguments.brokers)
+        .set("compression.type", "lz4")
+        .set("linger.ms", if arguments.rate == 0 { "50" } else { "5" })
+        .set("batch.size", "1000000")
+        .set("queue.buffering.max.messages", "500000")
+        .set("enable.idempotence", "true")
+        .create()
+        .context("cannot make a producer")?;
+    let started = Instant::now();
+    let started_ms = now_ms();
+    let mut payload = Vec::with_capacity(128);
+    let mut latest_slip = Duration::ZERO;
+    for number in 0..arguments.events {
+        let (sensor, timestamp_ms) = if arguments.rate == 0 {
+            let age = (arguments.events - number) * 1_000 / BACKLOG_RATE;
+            (scatter(number) % arguments.sensors, started_ms - age as i64)
+        } else {
+            latest_slip = latest_slip.max(wait_until_due(&producer, started, number, arguments.rate));
+            (scatter(number) % arguments.sensors, now_ms())
+        };
+        encode(&mut payload, arguments.schema_id, sensor, timestamp_ms, number);
+        send(&producer, &arguments, sensor, timestamp_ms, &payload)?;
+    }
+    producer.flush(Duration::from_secs(120)).context("not everything was delivered")?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{} events in {seconds:.1} s, {:.0} a second, latest slip {} ms",
+        arguments.events,
+        arguments.events as f64 / seconds,
+        latest_slip.as_millis()
+    );
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
+}
+
+/// A different sensor each time, all of them equally often, in no visible order.
+fn scatter(number: u64) -> u64 {
+    number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
+}
+
+/// Waits for the time of an event; how late it is.
+fn wait_until_due(producer: &BaseProducer, started: Instant, number: u64, rate: u64) -> Duration {
+    let due = Duration::from_nanos(number.saturating_mul(1_000_000_000) / rate);
+    loop {
+        let elapsed = started.elapsed();
+        if elapsed >= due {
+            return elapsed - due;
+        }
+        producer.poll(Duration::ZERO);
+        std::thread::sleep((due - elapsed).min(Duration::from_millis(2)));
+    }
+}
+
+fn send(
+    producer: &BaseProducer,
+    arguments: &Arguments,
+    sensor: u64,
+    timestamp_ms: i64,
+    payload: &[u8],
+) -> anyhow::Result<()> {
+    let key = format!("sensor-{sensor:06}");
+    let mut record = BaseRecord::to(&arguments.topic)
+        .key(&key)
+        .payload(payload)
+        .partition((sensor % arguments.partitions) as i32)
+        .timestamp(timestamp_ms);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
+                record = unsent;
+                producer.poll(Duration::from_millis(10));
+            }
+            Err((error, _)) => return Err(error).context("cannot send"),
+        }
+    }
+}
+
+/// `schemas/sensor-reading.avsc`, field by field, behind the five bytes of the framing.
+fn encode(out: &mut Vec<u8>, schema_id: u32, sensor: u64, time_ms: i64, number: u64) {
+    out.clear();
+    out.push(0);
+    out.extend_from_slice(&schema_id.to_be_bytes());
+    push_text(out, &format!("sensor-{sensor:06}"));
+    push_long(out, (sensor % 5) as i64);
+    push_long(out, time_ms);
+    let daily = ((time_ms % 86_400_000) as f64 / 86_400_000.0 * std::f64::consts::TAU).sin();
+    let noise = (scatter(number ^ sensor) % 1_000) as f64 / 1_000.0;
+    out.extend_from_slice(&((200.0 + 50.0 * daily + noise * 10.0).round() / 10.0).to_le_bytes());
+    push_text(out, "Cel");
+    push_long(out, i64::from(number.is_multiple_of(97)));
+    push_long(out, number as i64);
+    push_nullable(out, (!sensor.is_multiple_of(3)).then_some(0.87));
+    push_nullable(out, sensor.is_multiple_of(2).then_some(-67.0));
+    push_long(out, 1);
+    push_text(out, ["site-north", "site-south", "site-east", "site-west"][(sensor % 4) as usize]);
+    push_long(out, 0);
+}
+
+fn push_nullable(out: &mut Vec<u8>, number: Option<f64>) {
+    push_long(out, i64::from(number.is_some()));
+    out.extend(number.map(f64::to_le_bytes).into_iter().flatten());
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    push_long(out, text.len() as i64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Avro's zigzag varint.
+fn push_long(out: &mut Vec<u8>, number: i64) {
+    let mut rest = ((number << 1) ^ (number >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}

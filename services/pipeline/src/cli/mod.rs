@@ -1,0 +1,268 @@
+//! The command line: `kappa run | migrate | schema | config | doctor | demo`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong configuration or use. What a command has to say goes to standard output, logs
+//! and errors to standard error.
+
+mod configuration;
+mod logging;
+mod schema;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use kappa_core::decode::ReaderSchema;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, ConfigurationError, Needs};
+use crate::demo::{self, DemoArguments};
+use crate::ops::advice::render;
+use crate::ops::{doctor, migrate};
+use crate::run::Application;
+use configuration::{ConfigArguments, ConfigCommand};
+use logging::LoggingArguments;
+use schema::SchemaCommand;
+
+/// Wrong configuration or use; clap exits with the same.
+const WRONG_USE: u8 = 2;
+
+/// Threads for what waits for the network. The record path has its own.
+const ASYNC_THREADS: usize = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  kappa demo                        everything on this machine, nothing to install
+  kappa config print                every key with its default and meaning
+  kappa doctor -c kappa.toml        is everything there and allowed?
+  kappa migrate -c kappa.toml       create the tables in ClickHouse
+  kappa run -c kappa.toml           run until SIGTERM
+
+Configuration: flags over environment (KAPPA__KAFKA__BROKERS) over the TOML file over defaults.
+Exit codes: 0 done, 1 failed, 2 wrong configuration or use.";
+
+/// Sensor events from Kafka to ClickHouse, Parquet on S3, and dead letters: exact, whatever fails.
+#[derive(Debug, Parser)]
+#[command(name = "kappa", version, about, after_help = EXAMPLES, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    logging: LoggingArguments,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(RunArguments),
+    Migrate(MigrateArguments),
+    /// Register a schema, or check whether it would do.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+    /// Check the configuration, or show it.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    Doctor(DoctorArguments),
+    Demo(DemoArguments),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  kappa run -c kappa.toml
+  kappa run -b broker-1:9092,broker-2:9092 -t readings -s limits.memory=2GiB
+  KAPPA__HOT_STORE__URL=http://clickhouse:8123 kappa run -c kappa.toml
+
+SIGTERM or Ctrl-C: seals what is open, commits, and leaves within pipeline.shutdown_timeout. A second one leaves at
+once; what was not sealed is replayed by the next start.";
+
+/// Run the pipeline until SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+struct RunArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  kappa migrate -c kappa.toml
+  kappa migrate -s hot_store.url=http://localhost:8123 --wait 60s
+
+Needs only [hot_store] and [event]. Running it again, or twice at once, does no harm.";
+
+/// Create or update the tables in ClickHouse.
+#[derive(Debug, Args)]
+#[command(after_help = MIGRATE_EXAMPLES)]
+struct MigrateArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+
+    /// Wait so long for ClickHouse to answer.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime_serde::re::humantime::parse_duration)]
+    wait: Duration,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  kappa doctor -c kappa.toml
+  kappa doctor -c kappa.toml --json | jq '.checks[] | select(.outcome != \"ok\")'
+
+Writes nothing but a small object in each place for objects, which it deletes again.
+Exit code 1 if the pipeline would not work.";
+
+/// Ask everything that the pipeline depends on, and say what is wrong and what to do.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+struct DoctorArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that `main` does.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = prepare(&cli).and_then(|()| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(ASYNC_THREADS).enable_all().build().context("cannot start the runtime")?;
+        let outcome = runtime.block_on(dispatch(cli.command));
+        // A blocking call into librdkafka must not hold the exit up.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        outcome
+    });
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            // There is nowhere left to say that standard error is closed.
+            let _ = writeln!(std::io::stderr(), "{}", render(&error));
+            ExitCode::from(if error.is::<ConfigurationError>() { WRONG_USE } else { 1 })
+        }
+    }
+}
+
+fn prepare(cli: &Cli) -> anyhow::Result<()> {
+    match cli.command {
+        // Its screen is no place for logs; it writes them to a file.
+        Command::Demo(_) => Ok(()),
+        _ => cli.logging.install(),
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(arguments) => run(&arguments).await,
+        Command::Migrate(arguments) => run_migrations(&arguments).await,
+        Command::Schema(command) => schema::dispatch(command).await,
+        Command::Config(command) => configuration::dispatch(&command),
+        Command::Doctor(arguments) => examine(&arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+    }
+}
+
+async fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.load(Needs::Everything)?.config;
+    checked_reader_schema(&config)?;
+    let stop = stop_signal()?;
+    let application = Application::build(config).await?;
+    tracing::info!(address = %application.http_address(), "serving /metrics, /healthz, /readyz and /status");
+    application.run_until_stopped(stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends with the first SIGTERM or SIGINT; the process ends with the second.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(async move {
+        next().await;
+        tracing::info!("stopping: sealing what is open; once more to leave at once");
+        tokio::spawn(async move {
+            next().await;
+            tracing::warn!("leaving at once: what was not sealed is replayed by the next start");
+            std::process::exit(1);
+        });
+    })
+}
+
+async fn run_migrations(arguments: &MigrateArguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.load(Needs::HotStore)?.config;
+    migrate::wait_for_clickhouse(&config.hot_store, arguments.wait).await?;
+    let report = migrate::migrate(&config.hot_store, &config.event.key).await?;
+    for name in &report.already {
+        println!("there     {name}");
+    }
+    for name in &report.applied {
+        println!("applied   {name}");
+    }
+    if !report.newer.is_empty() {
+        println!("unknown   {:?}: a newer version of kappa was here", report.newer);
+    }
+    println!("{} is up to date", config.hot_store.database);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn examine(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.load(Needs::Everything)?.config;
+    let diagnosis = doctor::examine(&config).await;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+    } else {
+        println!("{diagnosis}");
+    }
+    Ok(if diagnosis.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The reader schema, with the fields that the configuration names.
+fn checked_reader_schema(config: &Config) -> anyhow::Result<ReaderSchema> {
+    let reader =
+        ReaderSchema::parse(&config.reader_schema()?).context("the reader schema (event.schema) is not usable")?;
+    config.validate_against(&reader)?;
+    Ok(reader)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_each_command_has_examples() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        let mut commands: Vec<_> = cli.get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            if command.get_name() == "help" {
+                continue;
+            }
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+            let inner: Vec<_> = command.get_subcommands().cloned().collect();
+            let examples = command.get_after_help().is_some_and(|help| help.to_string().contains("Examples:"));
+            assert!(examples || !inner.is_empty(), "{} has no examples", command.get_name());
+            commands.extend(inner);
+        }
+    }
+
+    #[test]
+    fn flags_become_configuration() {
+        let arguments =
+            ["kappa", "run", "-b", "a:1,b:2", "-t", "readings", "-s", "limits.memory=2GiB", "-l", "127.0.0.1:0"];
+        let Command::Run(run) = Cli::try_parse_from(arguments).unwrap().command else { panic!("not run") };
+        let config = run.config.load(Needs::Nothing).unwrap().config;
+        assert_eq!((config.kafka.brokers.len(), config.kafka.topic.as_str()), (2, "readings"));
+        assert_eq!((config.limits.memory, config.http.listen.port()), (2 << 30, 0));
+        assert!(Cli::try_parse_from(["kappa", "run", "--set", "no-equals-sign"]).is_err());
+        assert!(Cli::try_parse_from(["kappa", "verify"]).is_err());
+    }
+}

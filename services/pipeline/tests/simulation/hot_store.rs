@@ -1,0 +1,68 @@
+//! A hot store that keeps, as ReplacingMergeTree does, the row with the highest version.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use kappa_core::rows::{AnomalyRow, WindowRow};
+use kappa_pipeline::partition::seams::{HotRows, HotStore};
+
+use crate::world::{World, lock};
+
+/// Series, window start, segment.
+pub(crate) type RowKey = (String, i64, i64);
+
+#[derive(Debug, Default)]
+pub(crate) struct HotTables {
+    pub(crate) windows: BTreeMap<RowKey, WindowRow>,
+    /// By offset.
+    pub(crate) anomalies: BTreeMap<i64, AnomalyRow>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct SimHotStore {
+    pub(crate) world: Arc<World>,
+    pub(crate) tables: Arc<Mutex<HotTables>>,
+}
+
+impl SimHotStore {
+    fn apply(&self, rows: &HotRows) {
+        let mut tables = lock(&self.tables);
+        for row in &rows.windows {
+            let series = row.series.parts().collect::<Vec<_>>().join("/");
+            let key = (series, row.window_start_ms, row.segment);
+            match tables.windows.get(&key) {
+                Some(old) if old.version == row.version && old != row => self.world.breaks(format!(
+                    "two different rows of one version, so that the store cannot tell which is right:\n{old:?}\n{row:?}"
+                )),
+                Some(old) if old.version > row.version => {}
+                _ => _ = tables.windows.insert(key, row.clone()),
+            }
+        }
+        for row in &rows.anomalies {
+            if let Some(old) = tables.anomalies.insert(row.offset, row.clone())
+                && old != *row
+            {
+                self.world.breaks(format!("two different anomalies of one offset:\n{old:?}\n{row:?}"));
+            }
+        }
+    }
+}
+
+impl HotStore for SimHotStore {
+    async fn write(&self, rows: Arc<HotRows>) {
+        loop {
+            self.world.delay().await;
+            if self.world.happens(self.world.faults().store_errors) {
+                self.world.count(|outcome| outcome.store_faults += 1);
+                continue;
+            }
+            self.apply(&rows);
+            if self.world.happens(self.world.faults().lost_acknowledgements) {
+                self.world.count(|outcome| outcome.store_faults += 1);
+                continue;
+            }
+            self.world.delay().await;
+            return;
+        }
+    }
+}

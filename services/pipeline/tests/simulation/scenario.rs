@@ -1,0 +1,291 @@
+//! One run: a producer, owners that crash, pause, stop and overlap, stores that fail; and at the end the invariants.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kappa_core::anomaly::{ConfiguredDetector, Robust};
+use kappa_core::archive::archive_schema;
+use kappa_core::contract::{EventFields, TimeLimits};
+use kappa_core::decode::{DecodeLimits, ReaderSchema};
+use kappa_core::partition::PartitionSettings;
+use kappa_core::windows::WindowSettings;
+use kappa_pipeline::archive::{EncoderLane, SegmentFormat};
+use kappa_pipeline::memory::MemoryBudget;
+use kappa_pipeline::ops::status::StatusBoard;
+use kappa_pipeline::partition::seams::WallClock;
+use kappa_pipeline::partition::{
+    Observer, Pacing, PartitionContext, PartitionEnd, SegmentSizes, Stores, run_partition,
+};
+use kappa_pipeline::storage::StoreRoot;
+use object_store::path::Path;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::group_and_log::Brokers;
+use crate::hot_store::{HotTables, SimHotStore};
+use crate::invariants::{self, Durable};
+use crate::object_store::SimStore;
+use crate::records;
+use crate::registry::SimRegistry;
+use crate::world::{Faults, World};
+
+pub(crate) const TOPIC: &str = "readings";
+pub(crate) const WINDOW_MS: i64 = 5_000;
+pub(crate) const LATENESS_MS: i64 = 2_000;
+
+/// How long the last owner may take to finish once all faults are over.
+const RECOVERY: Duration = Duration::from_secs(600);
+
+/// What happened in a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) records: u64,
+    pub(crate) segments: u64,
+    pub(crate) rejects: u64,
+    pub(crate) crashes: u64,
+    pub(crate) graceful_stops: u64,
+    pub(crate) zombies: u64,
+    /// Segments that somebody else had sealed, gone through again.
+    pub(crate) adopted_segments: u64,
+    pub(crate) refused_commits: u64,
+    pub(crate) store_faults: u64,
+    pub(crate) late_rows: u64,
+    pub(crate) anomalies: u64,
+}
+
+impl Outcome {
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, number) in [
+            (&mut self.records, other.records),
+            (&mut self.segments, other.segments),
+            (&mut self.rejects, other.rejects),
+            (&mut self.crashes, other.crashes),
+            (&mut self.graceful_stops, other.graceful_stops),
+            (&mut self.zombies, other.zombies),
+            (&mut self.adopted_segments, other.adopted_segments),
+            (&mut self.refused_commits, other.refused_commits),
+            (&mut self.store_faults, other.store_faults),
+            (&mut self.late_rows, other.late_rows),
+            (&mut self.anomalies, other.anomalies),
+        ] {
+            *sum += number;
+        }
+    }
+}
+
+/// The simulated clock.
+#[derive(Debug, Clone)]
+struct SimClock(Arc<World>);
+
+impl WallClock for SimClock {
+    fn now_ms(&self) -> i64 {
+        self.0.now_ms()
+    }
+}
+
+/// One owner of the partition, alive or believed dead.
+struct Process {
+    running: JoinHandle<PartitionEnd>,
+    stop: watch::Sender<bool>,
+    board: Arc<StatusBoard>,
+}
+
+/// Runs one seed to its end.
+pub(crate) fn run_seed(seed: u64) -> Result<Outcome, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .map_err(|error| error.to_string())?;
+    LocalSet::new().block_on(&runtime, async { Scenario::new(seed).run().await })
+}
+
+struct Scenario {
+    world: Arc<World>,
+    store: SimStore,
+    hot_store: SimHotStore,
+    brokers: Arc<Brokers>,
+    settings: Arc<PartitionSettings>,
+    next_member: u64,
+    pacing: Pacing,
+}
+
+impl Scenario {
+    fn new(seed: u64) -> Self {
+        let world = World::new(seed);
+        let store = SimStore::new(&world);
+        let tables: Arc<Mutex<HotTables>> = Arc::default();
+        let hot_store = SimHotStore { world: Arc::clone(&world), tables: Arc::clone(&tables) };
+        let durable = Durable {
+            store: Arc::clone(&store.inner),
+            tables,
+            world: Arc::clone(&world),
+            footers: Mutex::default(),
+        };
+        let brokers = Brokers::new(&world, move |offset| durable.check_commit(offset));
+        let pacing = Pacing {
+            emit_interval: Duration::from_millis(200 + world.below(1_000)),
+            checkpoint_interval: Duration::from_millis(1_000 + world.below(15_000)),
+            max_segment_bytes: 6_000 + world.below(200_000) as usize,
+            catching_up_after: Duration::from_secs(5),
+        };
+        let rows_per_batch = 1 + world.below(60) as usize;
+        Self { world, store, hot_store, brokers, settings: settings(rows_per_batch), next_member: 0, pacing }
+    }
+
+    async fn run(mut self) -> Result<Outcome, String> {
+        let producer = tokio::task::spawn_local(produce(Arc::clone(&self.world), Arc::clone(&self.brokers)));
+        let mut owner = self.start();
+        let mut zombies: Vec<Process> = Vec::new();
+        for _ in 0..4 + self.world.below(8) {
+            self.change_the_weather();
+            // Often soon enough to hit the middle of a seal, sometimes late enough for many.
+            let pause = self.world.below([500, 4_000, 30_000][self.world.below(3) as usize]);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            zombies.retain(|zombie| !zombie.running.is_finished());
+            owner = self.change_the_owner(owner, &mut zombies).await?;
+        }
+        self.world.set_faults(Faults::NONE);
+        producer.abort();
+        let finished = self.finish(owner).await;
+        for zombie in zombies {
+            self.count_adoptions(&zombie);
+            zombie.running.abort();
+        }
+        finished?;
+        invariants::check_all(&self.store.inner, &self.hot_store, &self.brokers, &self.world).await?;
+        Ok(self.world.outcome())
+    }
+
+    fn change_the_weather(&self) {
+        let stormy = self.world.happens(60);
+        let faults = Faults {
+            store_errors: if stormy { 5 + self.world.below(30) as u32 } else { 0 },
+            lost_acknowledgements: if stormy { 5 + self.world.below(20) as u32 } else { 0 },
+            false_conflicts: if stormy { self.world.below(10) as u32 } else { 0 },
+            longest_delay_ms: [5, 100, 1_500][self.world.below(3) as usize],
+        };
+        self.world.set_faults(faults);
+    }
+
+    async fn change_the_owner(&mut self, owner: Process, zombies: &mut Vec<Process>) -> Result<Process, String> {
+        match self.world.below(4) {
+            0 => {
+                // The group gives the partition to another member before this one notices: two owners at once.
+                self.world.count(|outcome| outcome.zombies += 1);
+                zombies.push(owner);
+            }
+            1 => {
+                owner.stop.send_replace(true);
+                let within = Duration::from_millis(self.world.below(20_000));
+                self.world.count(|outcome| outcome.graceful_stops += 1);
+                let mut running = owner.running;
+                match tokio::time::timeout(within, &mut running).await {
+                    Ok(Ok(PartitionEnd::Stopped(stopped))) => return Err(format!("stopped loudly: {stopped}")),
+                    // Out of time: killed.
+                    Err(_) => running.abort(),
+                    Ok(_) => {}
+                }
+            }
+            _ => {
+                self.world.count(|outcome| outcome.crashes += 1);
+                self.count_adoptions(&owner);
+                if owner.running.is_finished()
+                    && let Ok(PartitionEnd::Stopped(stopped)) = owner.running.await
+                {
+                    return Err(format!("stopped loudly: {stopped}"));
+                } else {
+                    // Dropped wherever it is waiting just now.
+                }
+            }
+        }
+        Ok(self.start())
+    }
+
+    fn count_adoptions(&self, process: &Process) {
+        process.running.abort();
+        let adopted = process.board.totals().adopted_segments.get();
+        self.world.count(|outcome| outcome.adopted_segments += adopted);
+    }
+
+    fn start(&mut self) -> Process {
+        self.next_member += 1;
+        let log = self.brokers.assign(self.next_member);
+        let board = StatusBoard::new(TOPIC);
+        let budget = MemoryBudget::new(1 << 30);
+        let root = |name: &str| StoreRoot { store: Arc::new(self.store.clone()), prefix: Path::from(name) };
+        let context = PartitionContext {
+            partition: 0,
+            format: Arc::new(SegmentFormat::new(Arc::clone(&self.settings.archive_schema), &[])),
+            settings: Arc::clone(&self.settings),
+            lane: EncoderLane::Inline,
+            stores: Stores { archive: root("archive"), dead_letters: root("dead"), state: root("state") },
+            registry: SimRegistry(Arc::clone(&self.world)),
+            hot_store: self.hot_store.clone(),
+            clock: SimClock(Arc::clone(&self.world)),
+            pacing: self.pacing.clone(),
+            budget,
+            sizes: Arc::new(SegmentSizes::default()),
+            observer: Observer::new(&board, 0),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::task::spawn_local(run_partition(Arc::new(context), log, stopped));
+        Process { running, stop, board }
+    }
+
+    /// The last owner must come to the end of the log by itself, and seal it.
+    async fn finish(&self, owner: Process) -> Result<(), String> {
+        let goal = self.brokers.end();
+        let deadline = tokio::time::Instant::now() + RECOVERY;
+        // Without this the last owner could be asked to stop before it has read the rest.
+        while self.brokers.committed().is_none_or(|committed| committed < goal) {
+            if owner.running.is_finished() {
+                return Err(format!("the last owner has ended by itself: {:?}", owner.running.await));
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("not recovered: committed {:?} of {goal}", self.brokers.committed()));
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        owner.stop.send_replace(true);
+        let board = Arc::clone(&owner.board);
+        match tokio::time::timeout(RECOVERY, owner.running).await {
+            Ok(Ok(PartitionEnd::Sealed)) => {
+                self.world.count(|outcome| outcome.adopted_segments += board.totals().adopted_segments.get());
+                Ok(())
+            }
+            other => Err(format!("the last owner did not stop as asked: {other:?}")),
+        }
+    }
+}
+
+async fn produce(world: Arc<World>, brokers: Arc<Brokers>) {
+    loop {
+        // Bursts and pauses.
+        for _ in 0..world.below(30) {
+            brokers.append(|offset| records::make(&world, offset));
+        }
+        tokio::time::sleep(Duration::from_millis(50 + world.below(800))).await;
+    }
+}
+
+fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
+    let reader = ReaderSchema::parse(records::READER).expect("the reader schema is valid");
+    let key = ["sensor_id".to_owned()];
+    Arc::new(PartitionSettings {
+        topic: TOPIC.to_owned(),
+        archive_schema: archive_schema(&reader),
+        event: EventFields::bind(&reader, &key, "event_time", "value", None).expect("the fields exist"),
+        reader,
+        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        decode_limits: DecodeLimits::default(),
+        windows: WindowSettings {
+            length_ms: WINDOW_MS,
+            allowed_lateness_ms: LATENESS_MS,
+            forget_after_ms: 3_600_000,
+        },
+        detector: ConfiguredDetector::Robust(Robust::new(20, 20, 12.0, 30)),
+        rows_per_batch,
+        hash_seed: 1,
+    })
+}

@@ -1,0 +1,36 @@
+"""The documented form of the keys of segments, dead letters and snapshots."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+_SEGMENT = re.compile(r"(?P<topic>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)/(?P<partition>\d{5})-(?P<start>\d{20})\.parquet")
+_SNAPSHOT = re.compile(r"(?P<topic>[^/]+)/(?P<partition>\d{5})/(?P<position>\d{20})\.snapshot")
+
+
+@dataclass(frozen=True)
+class SegmentKey:
+    topic: str
+    date: str
+    hour: str
+    partition: int
+    start: int
+
+
+def parse_segment_key(key: str) -> SegmentKey:
+    match = _SEGMENT.fullmatch(key)
+    assert match, f"{key!r} is no key of a segment"
+    return SegmentKey(match["topic"], match["date"], match["hour"], int(match["partition"]), int(match["start"]))
+
+
+def parse_snapshot_key(key: str) -> tuple[str, int, int]:
+    match = _SNAPSHOT.fullmatch(key)
+    assert match, f"{key!r} is no key of a snapshot"
+    return match["topic"], int(match["partition"]), int(match["position"])
+
+
+def date_and_hour(timestamp_ms: int) -> tuple[str, str]:
+    time = datetime.fromtimestamp(timestamp_ms / 1000, timezone.utc)
+    return time.strftime("%Y-%m-%d"), time.strftime("%H")

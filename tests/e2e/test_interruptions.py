@@ -1,0 +1,76 @@
+"""The process ends at any moment, kindly or not, while production goes on; the result is the same."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from conftest import WorldMaker
+
+from blocks.producer import Production
+
+
+@pytest.mark.parametrize("seed", [101, 102])
+def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int) -> None:
+    """The moments come from the seed: rerun with it to try the same ones."""
+    world = make_world()
+    stream, moments = world.stream(seed=seed), random.Random(seed)
+    with Production(world.producer, stream.take, per_second=1_200, most=16_000) as production:
+        for _ in range(5):
+            kappa = world.start()
+            kappa.wait_for_http()
+            time.sleep(moments.uniform(0.3, 4.5))
+            kappa.kill()
+            with production.paused():
+                world.verify_committed_is_durable()
+    world.start()
+    world.wait_until_committed()
+    world.verify_everything()
+
+
+def test_sigterm_at_random_moments(make_world: WorldMaker) -> None:
+    world = make_world()
+    stream, moments = world.stream(seed=110), random.Random(110)
+    with Production(world.producer, stream.take, per_second=1_200, most=12_000) as production:
+        for _ in range(4):
+            kappa = world.start()
+            kappa.wait_for_http()
+            time.sleep(moments.uniform(0.0, 3.0))
+            assert kappa.terminate() == 0, kappa.log_tail()
+            with production.paused():
+                world.verify_committed_is_durable()
+    world.start()
+    world.wait_until_committed()
+    world.verify_everything()
+
+
+def test_sigterm_seals_and_commits_all_that_was_taken_in(make_world: WorldMaker) -> None:
+    """No timer cuts here: only the stop does."""
+    world = make_world()
+    kappa = world.start({"checkpoint": {"interval": "1h"}, "registry": {"unknown_id_retry": "200ms"}})
+    kappa.wait_until_ready()
+    # Without broken records: an unknown id cuts a segment early.
+    world.producer.send(world.stream(seed=120, broken_share=0.0).take(6_000))
+    ends = world.sent.end_offsets()
+    for partition, end in ends.items():
+        world.wait_for_position(kappa, partition, end)
+    assert set(world.committed().values()) == {0}, "something was committed before the stop"
+    assert kappa.terminate() == 0
+    assert world.committed() == ends
+    assert {partition: len(segments) for partition, segments in world.read_archive().segments.items()} == dict.fromkeys(ends, 1)
+    world.verify_everything()
+
+
+def test_the_second_sigterm_leaves_at_once_and_loses_nothing(make_world: WorldMaker) -> None:
+    world = make_world()
+    kappa = world.start()
+    kappa.wait_until_ready()
+    world.producer.send(world.stream(seed=130).take(4_000))
+    kappa.signal_terminate()
+    kappa.signal_terminate()
+    assert kappa.wait_for_end(15) in (0, 1)
+    world.verify_committed_is_durable()
+    world.start()
+    world.wait_until_committed()
+    world.verify_everything()
