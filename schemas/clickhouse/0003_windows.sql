@@ -20,7 +20,7 @@ SELECT
     flags AS `anomalies`,
     top_score AS `max_score`,
     bad AS `bad_quality`,
-    open_rows = 0 AS `closed`,
+    toBool(open_rows = 0) AS `closed`,
     late_events AS `late`
 FROM
 (

@@ -9,6 +9,7 @@ import pytest
 from conftest import WorldMaker
 
 from blocks.producer import Production
+from blocks.verification import check_same_results
 
 
 @pytest.mark.parametrize("seed", [101, 102])
@@ -16,7 +17,7 @@ def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int) ->
     """The moments come from the seed: rerun with it to try the same ones."""
     world = make_world()
     stream, moments = world.stream(seed=seed), random.Random(seed)
-    with Production(world.producer, stream.take, per_second=1_200, most=16_000) as production:
+    with Production(world.producer, stream.take, per_second=700, most=40_000) as production:
         for _ in range(5):
             kappa = world.start()
             kappa.wait_for_http()
@@ -24,15 +25,21 @@ def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int) ->
             kappa.kill()
             with production.paused():
                 world.verify_committed_is_durable()
-    world.start()
+    kappa = world.start()
+    kappa.wait_until_ready()
     world.wait_until_committed()
+    assert kappa.terminate() == 0
     world.verify_everything()
+
+    undisturbed = make_world()
+    undisturbed.run_undisturbed_on_the_log_of(world)
+    check_same_results(world.hot_store, undisturbed.hot_store, world.topic)
 
 
 def test_sigterm_at_random_moments(make_world: WorldMaker) -> None:
     world = make_world()
     stream, moments = world.stream(seed=110), random.Random(110)
-    with Production(world.producer, stream.take, per_second=1_200, most=12_000) as production:
+    with Production(world.producer, stream.take, per_second=700, most=40_000) as production:
         for _ in range(4):
             kappa = world.start()
             kappa.wait_for_http()

@@ -2,17 +2,27 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
-use apache_avro::{Schema, from_avro_datum, to_avro_datum};
+use apache_avro::writer::datum::GenericDatumWriter;
+use apache_avro::{AvroResult, Schema};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
 use kappa_core::decode::{Columns, DecodeLimits, Decoder, ReaderSchema};
+use kappa_core::reject::Reason;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{Evolved, Plain, Tape, Type, evolve, extra_of, plain_of_array, plain_of_value, random_record, random_value};
+use support::{
+    Evolved, Plain, Tape, Type, evolve, extra_of, plain_of_array, plain_of_value, random_record, random_value,
+};
 
 #[path = "support/decode.rs"]
 mod support;
+
+/// What apache-avro makes of a body, resolved to the reader's schema if one is given.
+fn reference(writer: &Schema, mut body: &[u8], reader: Option<&Schema>) -> AvroResult<Value> {
+    GenericDatumReader::builder(writer).maybe_reader_schema(reader).build()?.read_value(&mut body)
+}
 
 /// One writer, one reader, and some records of the writer.
 struct Case {
@@ -32,13 +42,14 @@ fn case(numbers: Vec<u32>) -> Case {
         _ => evolved,
     };
     let schema = Schema::parse(&writer.json()).unwrap();
-    let values: Vec<_> = (0..1 + tape.below(6)).map(|_| random_value(&mut tape, &writer)).collect();
-    let bodies = values.iter().map(|value| to_avro_datum(&schema, value.clone()).unwrap()).collect();
+    let values: Vec<_> = (0..=tape.below(6)).map(|_| random_value(&mut tape, &writer)).collect();
+    let encoder = GenericDatumWriter::builder(&schema).build().unwrap();
+    let bodies = values.iter().map(|value| encoder.write_value_to_vec(value.clone()).unwrap()).collect();
     Case { writer, evolved, values, bodies }
 }
 
 fn rows(arrays: &[ArrayRef]) -> Vec<Vec<Plain>> {
-    let count = arrays.first().map_or(0, |array| array.len());
+    let count = arrays.first().map_or(0, Array::len);
     (0..count).map(|row| arrays.iter().map(|array| plain_of_array(array, row)).collect()).collect()
 }
 
@@ -60,7 +71,7 @@ fn agrees_with_apache_avro(numbers: Vec<u32>) {
     let mut columns = reader.new_columns(&limits);
     let (mut expected, mut extras) = (Vec::new(), Vec::new());
     for (value, body) in values.iter().zip(&bodies) {
-        let reference = from_avro_datum(&renamed, &mut body.as_slice(), Some(&target));
+        let reference = reference(&renamed, body, Some(&target));
         let outcome = match &decoder {
             Ok(decoder) => decoder.decode(body, &mut columns).map_err(|reject| reject.to_string()),
             Err(error) => Err(error.to_string()),
@@ -73,8 +84,11 @@ fn agrees_with_apache_avro(numbers: Vec<u32>) {
             }
             (Err(_), Err(_)) => {}
             (reference, outcome) => {
-                panic!("writer {}\nreader {}\nvalue {value:?}\napache-avro {reference:?}\nKappa {outcome:?}",
-                    writer.json(), evolved.reader.json())
+                panic!(
+                    "writer {}\nreader {}\nvalue {value:?}\napache-avro {reference:?}\nKappa {outcome:?}",
+                    writer.json(),
+                    evolved.reader.json()
+                )
             }
         }
         assert_eq!(columns.rows(), expected.len());
@@ -85,8 +99,12 @@ fn agrees_with_apache_avro(numbers: Vec<u32>) {
     for (row, expected) in extras.into_iter().enumerate() {
         let found = extra.as_string::<i32>();
         let found = found.is_valid(row).then(|| serde_json::from_str::<serde_json::Value>(found.value(row)).unwrap());
-        assert!(same_json(found.as_ref(), expected.as_ref()), "writer {}\nreader {}\n{found:?}\n{expected:?}",
-            writer.json(), evolved.reader.json());
+        assert!(
+            same_json(found.as_ref(), expected.as_ref()),
+            "writer {}\nreader {}\n{found:?}\n{expected:?}",
+            writer.json(),
+            evolved.reader.json()
+        );
     }
 }
 
@@ -134,7 +152,10 @@ fn damage(tape: &mut Tape, body: &[u8]) -> Vec<u8> {
         _ => {
             // A huge count or length.
             let end = (at + 1).min(body.len());
-            body.splice(at..end, [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01].into_iter().skip(tape.below(9)));
+            body.splice(
+                at..end,
+                [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01].into_iter().skip(tape.below(9)),
+            );
         }
     }
     body
@@ -162,18 +183,30 @@ fn survives_damage(numbers: Vec<u32>, damages: Vec<u32>) {
             assert_eq!(columns.rows(), before.0);
             assert!(columns.memory() <= before.1 + 64 * 4096, "{} after {}", columns.memory(), before.1);
             // Where apache-avro runs out of bytes, there cannot be a record. (It reads them in the same order.)
-            let reference = from_avro_datum(&renamed, &mut damaged.as_slice(), None);
+            let reference = reference(&renamed, &damaged, None);
             if reference.is_err_and(|error| error.to_string().contains("fill whole buffer")) {
                 assert!(decoder.decode(&damaged, &mut columns).is_err());
             }
             let outcome = decoder.decode(body, &mut columns);
             assert_eq!(outcome, decoder.decode(body, &mut clean));
+            if round == 0 && outcome.is_ok() {
+                assert_exact_end(&decoder, body, &mut columns);
+            }
         }
         if round == 1 {
             assert_same(&reader, &mut columns, &mut clean);
         }
     }
     assert_same(&reader, &mut columns, &mut clean);
+}
+
+/// A body that is good as it is must be refused with any byte less, and with one more.
+fn assert_exact_end(decoder: &Decoder, body: &[u8], columns: &mut Columns) {
+    for length in 0..body.len() {
+        assert!(decoder.decode(&body[..length], columns).is_err());
+    }
+    let longer = [body, &[0]].concat();
+    assert_eq!(decoder.decode(&longer, columns).map_err(|reject| reject.reason), Err(Reason::TrailingBytes));
 }
 
 fn assert_same(reader: &ReaderSchema, columns: &mut Columns, clean: &mut Columns) {

@@ -18,8 +18,21 @@ fn word() -> impl Strategy<Value = String> {
 
 fn key() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
-        "type", "name", "namespace", "fields", "items", "values", "symbols", "size", "default", "aliases",
-        "logicalType", "precision", "scale", "order", "doc",
+        "type",
+        "name",
+        "namespace",
+        "fields",
+        "items",
+        "values",
+        "symbols",
+        "size",
+        "default",
+        "aliases",
+        "logicalType",
+        "precision",
+        "scale",
+        "order",
+        "doc",
     ])
     .prop_map(str::to_owned)
 }

@@ -14,6 +14,9 @@ use kappa_pipeline::ingest::{AssignmentEvent, IngestLimits, KafkaPartitionLog};
 use kappa_pipeline::partition::seams::{GroupOffsets, PartitionLog};
 use tokio::time::{sleep, timeout};
 
+/// For what librdkafka notices only when it refreshes its metadata.
+const LONG: Duration = Duration::from_secs(90);
+
 /// Every test, once against the mock cluster and once against a real one.
 macro_rules! against_both {
     ($($test:ident),* $(,)?) => {
@@ -157,7 +160,7 @@ async fn without_memory_nothing_is_taken_but_the_member_stays(cluster: &Cluster)
 }
 
 /// What a worker does, in small: goes on where the group is, and commits what it has.
-async fn work(mut log: KafkaPartitionLog, seen: std::sync::Arc<std::sync::Mutex<Vec<Vec<(i32, i64)>>>>) {
+async fn work(mut log: KafkaPartitionLog, seen: Seen) {
     let start = match log.group().committed().await {
         Some(offset) => offset,
         None => log.resolve_start().await,
@@ -350,36 +353,59 @@ async fn what_retention_took_is_not_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_created_again_is_told_apart() {
+async fn a_deleted_topic_is_fatal() {
     let Some(cluster) = Cluster::real() else { return };
     let topic = cluster.topic(1).await;
     cluster.produce_many(&topic, 0, 0..1_000);
-    let mut member = Member::start(&cluster, &topic, "recreated", &[]);
+    let mut member = Member::start(&cluster, &topic, "deleted", &[]);
     let mut log = member.assigned(1).await.remove(0);
-    let before = log.bounds().await.topic_id.unwrap();
     log.seek(0).await.unwrap();
     assert_offsets(&collect(&mut log, 1_000).await, 0);
-    cluster.recreate(&topic, 1).await;
-    cluster.produce_many(&topic, 0, 0..10);
-    // Either the position is out of range, or the topic was seen to be gone and the partition is assigned anew.
-    let outcome = timeout(Duration::from_secs(90), async {
-        tokio::select! {
-            next = log.next() => format!("{next:?}"),
-            event = member.event() => format!("{event:?}"),
+    cluster.delete(&topic).await;
+    let reason = timeout(LONG, async {
+        loop {
+            if let AssignmentEvent::Fatal(reason) = member.event().await {
+                return reason;
+            }
         }
-    })
-    .await
-    .unwrap();
-    assert!(!outcome.starts_with("Ok("), "records of another topic: {outcome}");
-    println!("recreated topic: {outcome}");
-    member.stop();
-    let mut again = Member::start(&cluster, &topic, "recreated2", &[]);
-    let log = again.assigned(1).await.remove(0);
-    let bounds = log.bounds().await;
-    assert_ne!(bounds.topic_id.unwrap(), before);
-    assert_eq!(bounds.high_watermark, 10);
+    });
+    let reason = reason.await.unwrap();
+    assert!(reason.contains("does not exist"), "{reason}");
     drop(log);
-    again.stop();
+    member.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_created_again_is_told_apart() {
+    let Some(cluster) = Cluster::real() else { return };
+    // Shorter than the old one, and longer: then the position exists in both.
+    for (index, records) in [10, 2_000].into_iter().enumerate() {
+        let topic = cluster.topic(1).await;
+        cluster.produce_many(&topic, 0, 0..1_000);
+        let mut member = Member::start(&cluster, &topic, "recreated", &[]);
+        let mut log = member.assigned(1).await.remove(0);
+        let before = log.bounds().await.topic_id.unwrap();
+        log.seek(0).await.unwrap();
+        assert_offsets(&collect(&mut log, 1_000).await, 0);
+        cluster.recreate(&topic, 1).await;
+        cluster.produce_many(&topic, 0, 0..records);
+        let outcome = timeout(LONG, async {
+            tokio::select! {
+                next = log.next() => format!("{:?}", next.map(|delivery| delivery.batch.first_offset())),
+                event = member.event() => format!("{event:?}"),
+            }
+        });
+        let outcome = outcome.await.unwrap();
+        println!("recreated with {records} records: {outcome}");
+        assert!(!outcome.starts_with("Ok("), "records of another topic: {outcome}");
+        drop(log);
+        member.stop();
+        let mut again = Member::start(&cluster, &topic, &format!("again{index}"), &[]);
+        let bounds = again.assigned(1).await.remove(0).bounds().await;
+        assert_ne!(bounds.topic_id.unwrap(), before);
+        assert_eq!(bounds.high_watermark, records);
+        again.stop();
+    }
 }
 
 fn now_ms() -> i64 {

@@ -4,6 +4,7 @@
 
 mod ingest_support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -37,6 +38,7 @@ async fn drain() {
             Member::start_with(&cluster, &topic, &format!("floor{run}"), &[], limits, 4 << 30, StartPolicy::Earliest);
         let mut logs = member.assigned(PARTITIONS as usize).await;
         let (count, batches) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let threads = threads_cpu_time();
         let (started, cpu) = (Instant::now(), cpu_time());
         for log in &mut logs {
             log.seek(0).await.unwrap();
@@ -56,7 +58,7 @@ async fn drain() {
         while count.load(Ordering::Relaxed) < total {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let (elapsed, cpu) = (started.elapsed(), cpu_time() - cpu);
+        let (elapsed, cpu) = (started.elapsed(), cpu_time().saturating_sub(cpu));
         let batches = batches.load(Ordering::Relaxed);
         eprintln!(
             "drain: {total} records in {elapsed:.2?}: {:.2} M/s, {:.0} ns CPU a record, {:.0} records a batch",
@@ -64,6 +66,11 @@ async fn drain() {
             cpu.as_nanos() as f64 / total as f64,
             total as f64 / batches as f64,
         );
+        let threads = threads_cpu_time().into_iter().map(|(name, time)| {
+            let before = threads.get(&name).copied().unwrap_or_default();
+            format!("{name} {:.0}", time.saturating_sub(before).as_nanos() as f64 / total as f64)
+        });
+        eprintln!("       by thread: {}", threads.collect::<Vec<_>>().join(", "));
         for worker in workers {
             worker.abort();
         }
@@ -82,7 +89,7 @@ async fn latency_and_idle_cost() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let cpu = cpu_time();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    eprintln!("idle: {:.2} % of a core", (cpu_time() - cpu).as_secs_f64() * 10.0);
+    eprintln!("idle: {:.2} % of a core", cpu_time().saturating_sub(cpu).as_secs_f64() * 10.0);
     let receiver = tokio::spawn(async move {
         let mut latencies = Vec::new();
         while latencies.len() < 300 {
@@ -110,9 +117,23 @@ async fn latency_and_idle_cost() {
 
 /// CPU time of this process.
 fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<i64> =
-        stat.rsplit_once(')').unwrap().1.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    // utime and stime, in ticks of 10 ms; the state letter in front is not a number.
+    cpu_time_in(&std::fs::read_to_string("/proc/self/stat").unwrap())
+}
+
+/// CPU time of its threads, by name.
+fn threads_cpu_time() -> BTreeMap<String, Duration> {
+    let mut times = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+        let name = stat[stat.find('(').unwrap() + 1..stat.rfind(')').unwrap()].to_owned();
+        *times.entry(name).or_default() += cpu_time_in(&stat);
+    }
+    times
+}
+
+/// utime and stime, in ticks of 10 ms, of a `stat` file (`man 5 proc`).
+fn cpu_time_in(stat: &str) -> Duration {
+    let behind_name = stat.rsplit_once(')').unwrap().1;
+    let fields: Vec<i64> = behind_name.split_whitespace().filter_map(|field| field.parse().ok()).collect();
     Duration::from_millis((fields[10] + fields[11]) as u64 * 10)
 }

@@ -32,6 +32,8 @@ class StreamSettings:
     step_ms: tuple[int, int] | None = (20, 160)
     broken_share: float = 0.06
     sensors: int = 6
+    # Bytes that no compression makes smaller, in each event.
+    padding: int = 0
 
 
 @dataclass
@@ -145,7 +147,8 @@ class MixedStream:
     def _attributes(self) -> dict[str, str]:
         count = self._random.choice([0, 0, 0, 1, 3])
         names = self._random.sample(["line", "größe", "b", "operator", ""], count)
-        return {name: self._random.choice(["", "1", "ñandú", "x" * 40]) for name in names}
+        padding = {"padding": self._random.randbytes(self._settings.padding).hex()} if self._settings.padding else {}
+        return {name: self._random.choice(["", "1", "ñandú", "x" * 40]) for name in names} | padding
 
     # Records
 

@@ -30,7 +30,8 @@ pub(super) const EXTRA_FACTOR: usize = 8;
 /// Rows under construction. Made by [`super::ReaderSchema::new_columns`], filled by [`super::Decoder::decode`].
 #[derive(Debug, Clone)]
 pub struct Columns {
-    pub(super) columns: Vec<Column>,
+    /// One for each field of the reader's schema, in order.
+    pub(super) fields: Vec<Column>,
     /// What the writers know and the reader doesn't, as JSON.
     pub(super) extra: Extra,
     /// Whole rows. Within `decode` the columns may be ahead of it.
@@ -44,8 +45,9 @@ pub struct Columns {
 }
 
 impl Columns {
-    pub(super) fn new(columns: Vec<Column>, reader: Arc<str>) -> Self {
-        Self { columns, extra: Extra::default(), rows: 0, grown: 0, full_at: 0, reader }.with_limits(&DecodeLimits::default())
+    pub(super) fn new(fields: Vec<Column>, reader: Arc<str>) -> Self {
+        Self { fields, extra: Extra::default(), rows: 0, grown: 0, full_at: 0, reader }
+            .with_limits(&DecodeLimits::default())
     }
 
     /// The same columns for records within other limits.
@@ -72,7 +74,9 @@ impl Columns {
     /// Cuts every column back, also those that are ahead of `self.rows`.
     pub(super) fn roll_back(&mut self, rows: usize) {
         self.rows = rows;
-        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+        for column in &mut self.fields {
+            column.truncate(rows);
+        }
         self.extra.truncate(rows);
     }
 
@@ -82,7 +86,7 @@ impl Columns {
     /// If the schema has no such field.
     #[inline]
     pub fn column(&self, index: usize) -> &Column {
-        &self.columns[index]
+        &self.fields[index]
     }
 
     /// Hands the rows out and starts empty, with room for about as many.
@@ -90,7 +94,7 @@ impl Columns {
     /// One array for each field of [`super::ReaderSchema::arrow_fields`], of exactly that type; and the `_extra`
     /// column, nullable Utf8. Values move, they are not copied.
     pub fn take(&mut self) -> (Vec<ArrayRef>, ArrayRef) {
-        let arrays = self.columns.iter_mut().map(Column::take).collect();
+        let arrays = self.fields.iter_mut().map(Column::take).collect();
         let extra = self.extra.take(self.rows);
         self.rows = 0;
         self.grown = 0;
@@ -99,7 +103,7 @@ impl Columns {
 
     /// Bytes held, room for more rows included. Walks the columns, not the rows.
     pub fn memory(&self) -> usize {
-        self.columns.iter().map(Column::memory).sum::<usize>() + self.extra.memory()
+        self.fields.iter().map(Column::memory).sum::<usize>() + self.extra.memory()
     }
 
     /// No less than the bytes that the rows since the last [`Self::take`] have brought.

@@ -192,13 +192,11 @@ impl<'a> Cursor<'a> {
         let at = self.position();
         let size = self.long()?;
         let left = self.remaining();
-        match usize::try_from(size).ok().and_then(|size| left.checked_sub(size)) {
-            Some(behind) => Ok(behind),
-            None => {
-                let detail = format!("{what} block size {size} at byte {at} is not within the {left} bytes left");
-                fault(Reason::InvalidLength, detail)
-            }
+        if let Some(behind) = usize::try_from(size).ok().and_then(|size| left.checked_sub(size)) {
+            return Ok(behind);
         }
+        let detail = format!("{what} block size {size} at byte {at} is not within the {left} bytes left");
+        fault(Reason::InvalidLength, detail)
     }
 
     /// Checks that a block was exactly as large as its writer said.

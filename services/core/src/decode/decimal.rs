@@ -22,7 +22,10 @@ pub(super) fn read(cursor: &mut Cursor<'_>, size: Option<usize>, digits: u8) -> 
         Some(_) => fault(Reason::InvalidLength, format!("the decimal at byte {at} has more than {digits} digits")),
         None => {
             let length = bytes.len();
-            fault(Reason::InvalidLength, format!("the {length} bytes of the decimal at byte {at} are no number of {digits} digits"))
+            fault(
+                Reason::InvalidLength,
+                format!("the {length} bytes of the decimal at byte {at} are no number of {digits} digits"),
+            )
         }
     }
 }
@@ -87,7 +90,9 @@ mod tests {
 
     #[test]
     fn digits_are_counted_exactly() {
-        for (value, digits, expected) in [(99, 2, true), (100, 2, false), (-99, 2, true), (-100, 2, false), (0, 1, true)] {
+        for (value, digits, expected) in
+            [(99, 2, true), (100, 2, false), (-99, 2, true), (-100, 2, false), (0, 1, true)]
+        {
             assert_eq!(fits(i256::from_i128(value), digits), expected, "{value}");
         }
         assert!(!fits(i256::MIN, 76));

@@ -130,7 +130,7 @@ impl Decoder {
         let limit = start + self.max_record_bytes.saturating_mul(EXTRA_FACTOR);
         let sink = Sink { schema: &self.writer, text, limit, max_depth: self.max_depth, values: 0 };
         let mut run = Run { cursor: Cursor::new(body), budget: self.max_record_bytes, sink };
-        run.record(&self.program, &mut columns.columns)?;
+        run.record(&self.program, &mut columns.fields)?;
         run.cursor.end()?;
         let has_extra = run.sink.values > 0;
         columns.grown += body.len() + (self.max_record_bytes - run.budget);

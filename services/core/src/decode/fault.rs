@@ -26,6 +26,7 @@ pub(super) fn fault<T>(reason: Reason, detail: String) -> Outcome<T> {
 
 impl Fault {
     /// Notes the field, or `[]`, in which the fault happened.
+    #[expect(clippy::unnecessary_box_returns, reason = "it stays in the box of `Outcome`")]
     #[cold]
     #[inline(never)]
     pub(super) fn inside(mut self: Box<Self>, name: &str) -> Box<Self> {

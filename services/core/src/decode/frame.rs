@@ -63,7 +63,9 @@ pub fn unframe<'a>(value: Option<&'a [u8]>, headers: Headers<'a>) -> Result<(Sch
         return Ok((reference_in_header(reference)?, value));
     }
     match value {
-        [] => Err(Reject::new(Reason::EmptyValue, "the value has no bytes where at least a 5-byte header was expected")),
+        [] => {
+            Err(Reject::new(Reason::EmptyValue, "the value has no bytes where at least a 5-byte header was expected"))
+        }
         [MAGIC_ID, a, b, c, d, body @ ..] => Ok((SchemaReference::Id(u32::from_be_bytes([*a, *b, *c, *d])), body)),
         [MAGIC_ID, ..] => Err(truncated("value", value.len(), 5)),
         [other, ..] => Err(bad_magic("value", *other, "0")),

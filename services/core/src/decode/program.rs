@@ -25,7 +25,10 @@ pub(super) enum Op {
     Bytes,
     Fixed(usize),
     /// A two's-complement integer of at most so many digits; with a size for a fixed, else with a length in front.
-    Decimal { size: Option<usize>, digits: u8 },
+    Decimal {
+        size: Option<usize>,
+        digits: u8,
+    },
     Enum(Box<EnumOp>),
     Record(Box<RecordOp>),
     List(Box<ItemsOp>),

@@ -33,7 +33,8 @@ impl ReaderSchema {
         let schema = schema::parse(avsc, &[])?;
         let (columns, fields) = columns::build(&schema, limits.max_depth)?;
         // Parsed once already, so this is JSON; printed again, it has no white space.
-        let json = serde_json::from_str::<serde_json::Value>(avsc).map_or_else(|_| avsc.to_owned(), |json| json.to_string());
+        let json =
+            serde_json::from_str::<serde_json::Value>(avsc).map_or_else(|_| avsc.to_owned(), |json| json.to_string());
         let json: Arc<str> = json.into();
         check_defaults(&schema)?;
         Ok(Self { schema, prototype: Columns::new(columns, Arc::clone(&json)), fields, json })

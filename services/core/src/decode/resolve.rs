@@ -43,12 +43,16 @@ impl Mismatch {
 
 /// The program that reads records of `writer` into the columns of `reader`.
 pub(super) fn resolve(writer: &Schema, reader: &ReaderSchema) -> Resolved<RecordOp> {
-    let (writer_kind, reader_kind) = (&writer.node(writer.root()).kind, &reader.schema().node(reader.schema().root()).kind);
+    let (writer_kind, reader_kind) =
+        (&writer.node(writer.root()).kind, &reader.schema().node(reader.schema().root()).kind);
     let mut resolver = Resolver::new(writer, reader);
     let Kind::Record { .. } = writer_kind else {
-        return Err(Mismatch::new(format!("the writer's schema is of type {}, a record is needed", writer_kind.word())));
+        return Err(Mismatch::new(format!(
+            "the writer's schema is of type {}, a record is needed",
+            writer_kind.word()
+        )));
     };
-    resolver.record(writer_kind, reader_kind, &reader.prototype().columns)
+    resolver.record(writer_kind, reader_kind, &reader.prototype().fields)
 }
 
 struct Resolver<'s> {
@@ -190,7 +194,9 @@ impl<'s> Resolver<'s> {
                 }
                 decimal.map_or(Op::Fixed(*size), |digits| Op::Decimal { size: Some(*size), digits })
             }
-            (writer_kind @ Kind::Enum { .. }, reader_kind @ Kind::Enum { .. }) => enumeration(writer_kind, reader_kind)?,
+            (writer_kind @ Kind::Enum { .. }, reader_kind @ Kind::Enum { .. }) => {
+                enumeration(writer_kind, reader_kind)?
+            }
             (writer_kind @ Kind::Record { .. }, reader_kind @ Kind::Record { .. }) => {
                 Op::Record(Box::new(self.record(writer_kind, reader_kind, column.children())?))
             }
@@ -216,7 +222,8 @@ impl<'s> Resolver<'s> {
     }
 
     fn record(&mut self, writer: &Kind, reader: &Kind, columns: &[Column]) -> Resolved<RecordOp> {
-        let (Kind::Record { name: writer_name, fields: written }, Kind::Record { name, fields: read }) = (writer, reader)
+        let (Kind::Record { name: writer_name, fields: written }, Kind::Record { name, fields: read }) =
+            (writer, reader)
         else {
             return Err(Mismatch::new("not two records".to_owned()));
         };
@@ -292,7 +299,8 @@ fn sources(written: &[Field], read: &[Field]) -> Vec<Option<usize>> {
 /// "If the writer's symbol is not present in the reader's enum and the reader has a default value, then that value is
 /// used, otherwise an error is signalled": for records that have the symbol.
 fn enumeration(writer: &Kind, reader: &Kind) -> Resolved<Op> {
-    let (Kind::Enum { name: writer_name, symbols: written, .. }, Kind::Enum { name, symbols, default }) = (writer, reader)
+    let (Kind::Enum { name: writer_name, symbols: written, .. }, Kind::Enum { name, symbols, default }) =
+        (writer, reader)
     else {
         return Err(Mismatch::new("not two enums".to_owned()));
     };
@@ -326,7 +334,9 @@ fn decimals_differ(writer: Option<Logical>, reader: Option<Logical>) -> Option<M
 }
 
 fn names_differ(what: &str, writer: &str, reader: &str) -> Mismatch {
-    Mismatch::new(format!("the writer's {what} `{writer}` is neither called like the reader's `{reader}` nor its alias"))
+    Mismatch::new(format!(
+        "the writer's {what} `{writer}` is neither called like the reader's `{reader}` nor its alias"
+    ))
 }
 
 /// Fewest bytes that values of each type take, to hold counts against the bytes that are left.

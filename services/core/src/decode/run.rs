@@ -312,6 +312,7 @@ pub(super) fn not_utf8<T>(at: &Cursor<'_>, error: &std::str::Utf8Error) -> Outco
 #[inline(never)]
 fn too_large(count: usize, width: usize, cursor: &Cursor<'_>) -> Outcome<()> {
     let at = cursor.position();
-    let detail = format!("{count} items of at least {width} bytes in memory, at byte {at}, are more than the limit allows");
+    let detail =
+        format!("{count} items of at least {width} bytes in memory, at byte {at}, are more than the limit allows");
     fault(Reason::TooLarge, detail)
 }

@@ -79,7 +79,9 @@ pub enum SchemaError {
         problem: String,
     },
     /// The reader's type contains itself, so it has no finite set of columns.
-    #[error("type `{name}` contains itself (at `{at}`); columns for it would never end. Leave the field out of the reader schema: it is then kept in `_extra`")]
+    #[error(
+        "type `{name}` contains itself (at `{at}`); columns for it would never end. Leave the field out of the reader schema: it is then kept in `_extra`"
+    )]
     Recursive {
         /// Full name of the type.
         name: String,

@@ -134,7 +134,9 @@ pub fn plain_of_value(value: &Value, of: &Type) -> Plain {
         }
         (Value::Record(values), Type::Record { fields, .. }) => {
             let members = values.iter().zip(fields);
-            Plain::Record(members.map(|((name, value), field)| (name.clone(), plain_of_value(value, &field.of))).collect())
+            Plain::Record(
+                members.map(|((name, value), field)| (name.clone(), plain_of_value(value, &field.of))).collect(),
+            )
         }
         (value, of) => panic!("{value:?} is no {of:?}"),
     }

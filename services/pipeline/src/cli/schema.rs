@@ -108,12 +108,11 @@ async fn check(question: Question) -> anyhow::Result<ExitCode> {
     let unreadable = question.unreadable()?;
     let rule = question.registry.check_compatibility(&question.subject, &question.avsc).await;
     let rule = rule.advise("the registry could not be asked", "check registry.url")?;
-    match (&rule.compatible, rule.subject_is_new) {
-        (true, true) => println!("registry   yes: {} is new", question.subject),
-        (true, false) => println!("registry   yes: its rule lets the schema follow the latest of {}", question.subject),
-        (false, _) => {
-            println!("registry   NO: its rule does not let the schema follow the latest of {}", question.subject)
-        }
+    let subject = &question.subject;
+    match (rule.compatible, rule.subject_is_new) {
+        (true, true) => println!("registry   yes: {subject} is new"),
+        (true, false) => println!("registry   yes: its rule lets the schema follow the latest of {subject}"),
+        (false, _) => println!("registry   NO: its rule does not let the schema follow the latest of {subject}"),
     }
     for message in &rule.messages {
         println!("           {message}");

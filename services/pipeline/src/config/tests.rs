@@ -34,7 +34,7 @@ fn defaults_fill_what_the_file_leaves_out() {
     assert_eq!(config.kafka.brokers, ["one:9092", "two:9092"]);
     assert_eq!((config.kafka.topic.as_str(), config.kafka.group.as_str()), ("sensor-readings", "kappa"));
     assert_eq!(config.hot_store.database, "kappa");
-    assert_eq!(config.windows.length, Duration::from_secs(60));
+    assert_eq!(config.windows.length, Duration::from_mins(1));
     assert_eq!(config.checkpoint.max_bytes, 64 << 20);
     assert_eq!(config.event.key, ["sensor_id", "metric"]);
     assert_eq!(config.object_store.endpoint, None);

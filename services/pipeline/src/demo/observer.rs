@@ -116,7 +116,8 @@ impl Observer {
         view.punctuality = self.produced.punctuality();
         view.consumed = consumed;
         view.consumed_rate = consumed_rate;
-        view.lag_records = lag_records(&report.partitions).unwrap_or_else(|| self.positions.unread_total(&self.produced));
+        view.lag_records =
+            lag_records(&report.partitions).unwrap_or_else(|| self.positions.unread_total(&self.produced));
         view.lag_seconds = report.partitions.iter().filter_map(|status| status.lag_seconds).fold(0.0, f64::max);
         if !report.partitions.is_empty() {
             view.partitions = report.partitions;

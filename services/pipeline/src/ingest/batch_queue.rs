@@ -370,7 +370,7 @@ mod tests {
         let consumer: Arc<BaseConsumer<DefaultConsumerContext>> = Arc::new(config.create().unwrap());
         let woken = Arc::new(AtomicUsize::new(0));
         let wakes = Arc::clone(&woken);
-        let wake = Box::new(move || drop(wakes.fetch_add(1, Ordering::Relaxed)));
+        let wake = Box::new(move || _ = wakes.fetch_add(1, Ordering::Relaxed));
         let queue = BatchQueue::new(&consumer, "events", wake).unwrap();
         let mut buffer = MessageBuffer::new(3);
         assert_eq!(queue.take(&mut buffer, Duration::ZERO).iter().count(), 0);

@@ -76,7 +76,7 @@ pub(super) async fn watermarks(shared: &Shared, partition: i32) -> (i64, i64) {
 pub(super) async fn committed(shared: &Shared, partition: i32) -> Option<i64> {
     let topic = shared.topic.clone();
     let question = move |client: &Client| {
-        let offset = first_offset(client.committed_offsets(one_partition(&topic, partition, None)?, ATTEMPT)?)?;
+        let offset = first_offset(&client.committed_offsets(one_partition(&topic, partition, None)?, ATTEMPT)?)?;
         Ok(match offset {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -91,7 +91,7 @@ pub(super) async fn offset_at(shared: &Shared, partition: i32, timestamp_ms: i64
     let question = move |client: &Client| {
         // librdkafka takes the time where an offset would be; a negative one would be read as a symbolic offset.
         let time = Offset::Offset(timestamp_ms.max(0));
-        let offset = first_offset(client.offsets_for_times(one_partition(&topic, partition, Some(time))?, ATTEMPT)?)?;
+        let offset = first_offset(&client.offsets_for_times(one_partition(&topic, partition, Some(time))?, ATTEMPT)?)?;
         Ok(match offset {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -156,7 +156,11 @@ async fn is_topic_missing(shared: &Shared) -> bool {
         let topic = shared.topic.clone();
         let question = move |client: &Client| {
             let metadata = client.fetch_metadata(Some(&topic), ATTEMPT)?;
-            let error = metadata.topics().iter().find(|found| found.name() == topic).and_then(|found| found.error());
+            let error = metadata
+                .topics()
+                .iter()
+                .find(|found| found.name() == topic)
+                .and_then(rdkafka::metadata::MetadataTopic::error);
             Ok(error == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART))
         };
         if !ask(shared, "topic", -1, question).await {
@@ -176,7 +180,7 @@ pub(super) fn one_partition(topic: &str, partition: i32, offset: Option<Offset>)
     Ok(list)
 }
 
-fn first_offset(list: TopicPartitionList) -> KafkaResult<Offset> {
+fn first_offset(list: &TopicPartitionList) -> KafkaResult<Offset> {
     let elements = list.elements();
     let element = elements.first().ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::Fail))?;
     element.error()?;

@@ -10,6 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -197,7 +198,7 @@ impl GroupMember {
 
 impl ConsumerContext for GroupMember {
     fn rebalance(&self, client: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        let numbers: Vec<i32> = partitions.elements().iter().map(TopicPartitionListElem::partition).collect();
         let lost = client.assignment_lost();
         let result = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             if !numbers.is_empty() {
@@ -235,7 +236,7 @@ impl ClientContext for GroupMember {
             // Connection failures of single brokers come again and again during an outage. That all are down is an
             // error event, logged once.
             _ if matches!(facility, "FAIL" | "ERROR" | "CONNECT") => {
-                debug!(target: "librdkafka", facility, "{message}")
+                debug!(target: "librdkafka", facility, "{message}");
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 error!(target: "librdkafka", facility, "{message}");

@@ -43,22 +43,23 @@ pub fn advised(problem: impl Into<String>, advice: impl Into<String>) -> anyhow:
 
 /// An error as the user sees it: the causes one below the other, then the way out.
 pub fn render(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    let mut last = String::new();
-    for (depth, cause) in error.chain().enumerate() {
-        let message = cause.to_string();
-        // Libraries like to repeat their cause in their own message.
-        if depth > 0 && (message == last || last.ends_with(&message)) {
-            continue;
-        }
-        let label = if depth == 0 { "error" } else { "\n  because" };
-        let _ = write!(text, "{label}: {message}");
-        last = message;
-    }
+    let mut text = format!("error: {}", causes(error).join("\n  because: "));
     if let Some(advised) = error.downcast_ref::<Advised>() {
         let _ = write!(text, "\n  what to do: {}", advised.advice());
     }
     text
+}
+
+/// The messages of an error and its causes, without repetitions: libraries like to have their cause in their own message
+/// as well.
+pub fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut messages: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if messages.last().is_none_or(|last| !last.contains(&cause)) {
+            messages.push(cause);
+        }
+    }
+    messages
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use kappa_core::decode::ReaderSchema;
 use serde::Serialize;
 
-use super::advice::Advised;
+use super::advice::{Advised, causes};
 use super::memory_limit::memory_limit;
 use crate::config::Config;
 
@@ -61,7 +61,7 @@ impl Check {
     /// A failure whose advice, if it has one, comes with the error.
     fn error(name: impl Into<String>, error: &anyhow::Error) -> Self {
         let advice = error.downcast_ref::<Advised>().map(|advised| advised.advice().to_owned());
-        Self { outcome: Outcome::Fail, advice, ..Self::ok(name, format!("{error:#}")) }
+        Self { outcome: Outcome::Fail, advice, ..Self::ok(name, causes(error).join(": ")) }
     }
 }
 

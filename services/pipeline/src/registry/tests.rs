@@ -220,3 +220,30 @@ async fn subjects_versions_and_rules() {
     assert_eq!((verdict.compatible, verdict.messages), (false, vec!["field x has no default".to_owned()]));
     assert!(client.check_compatibility("new", AVSC).await.unwrap().subject_is_new);
 }
+
+/// Against a real registry, where the environment names one.
+#[tokio::test]
+async fn a_real_registry_is_understood() {
+    let Ok(url) = std::env::var("REGISTRY_URL") else { return };
+    let client = RegistryClient::new(&config(&url, "0s")).unwrap();
+    let subject = format!("registry-test-{}-value", std::process::id());
+    assert!(matches!(client.latest(&subject).await, Err(RegistryError::NotFound(_))));
+    assert!(client.check_compatibility(&subject, AVSC).await.unwrap().compatible);
+    let id = client.register(&subject, AVSC).await.unwrap();
+    assert_eq!(client.register(&subject, AVSC).await, Ok(id));
+    assert_eq!(client.latest(&subject).await.unwrap().id, Some(id));
+    assert!(client.subjects().await.unwrap().contains(&subject));
+
+    let id = u32::try_from(id).unwrap();
+    let verdict = client.schema(SchemaReference::Id(id)).await;
+    assert!(matches!(&verdict, SchemaVerdict::Known(schema) if schema.avsc.contains("record")), "{verdict:?}");
+    let patience = Duration::from_secs(10);
+    for reference in [SchemaReference::Id(4_000_000), SchemaReference::Guid([7; 16])] {
+        let verdict = tokio::time::timeout(patience, client.schema(reference)).await.unwrap();
+        assert!(matches!(verdict, SchemaVerdict::Unknown { .. }), "{verdict:?}");
+    }
+    // Whether the rule allows this depends on how the registry is set up; here only its answer must be understood.
+    let longer = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
+    let verdict = client.check_compatibility(&subject, longer).await;
+    assert!(verdict.is_ok(), "{verdict:?}");
+}

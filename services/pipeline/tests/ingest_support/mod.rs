@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longer than anything may take, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct Cluster {
     brokers: String,
@@ -98,8 +98,12 @@ impl Cluster {
         panic!("{topic} is not deleted");
     }
 
-    pub async fn recreate(&self, topic: &str, partitions: i32) {
+    pub async fn delete(&self, topic: &str) {
         self.admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+    }
+
+    pub async fn recreate(&self, topic: &str, partitions: i32) {
+        self.delete(topic).await;
         self.create(topic, partitions).await;
     }
 
@@ -153,16 +157,16 @@ impl Cluster {
     }
 
     pub fn produce_many(&self, topic: &str, partition: i32, indexes: Range<i64>) {
-        self.produce_with(&self.producer(), topic, partition, indexes);
+        produce_with(&self.producer(), topic, partition, indexes);
     }
+}
 
-    pub fn produce_with(&self, producer: &BaseProducer, topic: &str, partition: i32, indexes: Range<i64>) {
-        for index in indexes {
-            let value = payload(index);
-            send(producer, BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(&value));
-        }
-        producer.flush(PATIENCE).unwrap();
+pub fn produce_with(producer: &BaseProducer, topic: &str, partition: i32, indexes: Range<i64>) {
+    for index in indexes {
+        let value = payload(index);
+        send(producer, BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(&value));
     }
+    producer.flush(PATIENCE).unwrap();
 }
 
 fn send(producer: &BaseProducer, mut message: BaseRecord<'_, [u8], [u8]>) {
@@ -238,8 +242,10 @@ impl Member {
                 config.properties.insert(name.to_owned(), value.to_owned());
             }
         }
-        if let Ok(debug) = std::env::var("KAFKA_DEBUG") {
-            config.properties.insert("debug".to_owned(), debug);
+        // To try things: `KAFKA_PROPERTIES=debug=cgrp,check.crcs=false`.
+        let tried = std::env::var("KAFKA_PROPERTIES").unwrap_or_default();
+        for (name, value) in tried.split(',').filter_map(|property| property.split_once('=')) {
+            config.properties.insert(name.to_owned(), value.to_owned());
         }
         let budget = MemoryBudget::new(memory);
         let (sender, events) = unbounded_channel();

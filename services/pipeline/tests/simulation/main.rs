@@ -14,12 +14,41 @@ mod registry;
 mod scenario;
 mod world;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use scenario::run_seed;
 
 const DEFAULT_SEEDS: u64 = 400;
 
 fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs the seeds on all cores: each has a world of its own.
+fn run_seeds(seeds: u64) -> scenario::Outcome {
+    let next = AtomicU64::new(0);
+    let run_some = || {
+        let mut total = scenario::Outcome::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return total;
+            }
+            match run_seed(seed) {
+                Ok(outcome) => total.add(&outcome),
+                Err(broken) => panic!("seed {seed} breaks an invariant; replay it with KAPPA_SIM_SEED={seed}\n{broken}"),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut total = scenario::Outcome::default();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run_some)).collect();
+        for thread in running {
+            total.add(&thread.join().expect("no seed breaks an invariant"));
+        }
+    });
+    total
 }
 
 #[test]
@@ -30,13 +59,7 @@ fn every_seed_keeps_every_invariant() {
         return;
     }
     let seeds = number_from_environment("KAPPA_SIM_SEEDS").unwrap_or(DEFAULT_SEEDS);
-    let mut total = scenario::Outcome::default();
-    for seed in 0..seeds {
-        match run_seed(seed) {
-            Ok(outcome) => total.add(&outcome),
-            Err(broken) => panic!("seed {seed} breaks an invariant; replay it with KAPPA_SIM_SEED={seed}\n{broken}"),
-        }
-    }
+    let total = run_seeds(seeds);
     println!("{seeds} seeds: {total:?}");
     // The scenarios must really have gone where the protocol is delicate.
     assert!(total.crashes > seeds && total.zombies > seeds / 4, "{total:?}");

@@ -40,7 +40,9 @@ impl Column {
             | Data::Map { offsets, .. } => offsets.push(last(offsets)),
             Data::Struct { rows, children } => {
                 *rows += 1;
-                children.iter_mut().for_each(Column::push_null);
+                for child in children {
+                    child.push_null();
+                }
             }
         }
     }
@@ -84,7 +86,9 @@ impl Column {
             }
             Data::Struct { rows: count, children } => {
                 *count = rows.min(*count);
-                children.iter_mut().for_each(|child| child.truncate(rows));
+                for child in children {
+                    child.truncate(rows);
+                }
             }
         }
     }

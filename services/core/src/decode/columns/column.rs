@@ -32,17 +32,42 @@ pub(in crate::decode) enum Data {
     Double(Vec<f64>),
     Decimal128(Vec<i128>),
     Decimal256(Vec<i256>),
-    Fixed { size: usize, bytes: Vec<u8> },
-    Binary { offsets: Vec<i32>, bytes: Vec<u8> },
-    Utf8 { offsets: Vec<i32>, text: String },
+    Fixed {
+        size: usize,
+        bytes: Vec<u8>,
+    },
+    Binary {
+        offsets: Vec<i32>,
+        bytes: Vec<u8>,
+    },
+    Utf8 {
+        offsets: Vec<i32>,
+        text: String,
+    },
     /// Strings that repeat.
-    Dictionary { keys: Vec<i32>, dictionary: Box<Dictionary> },
+    Dictionary {
+        keys: Vec<i32>,
+        dictionary: Box<Dictionary>,
+    },
     /// Symbols of the reader's enum.
-    Symbols { keys: Vec<i32>, symbols: std::sync::Arc<[String]> },
+    Symbols {
+        keys: Vec<i32>,
+        symbols: std::sync::Arc<[String]>,
+    },
     /// A record, or a union of several types with one member for each, exactly one of them set.
-    Struct { rows: usize, children: Vec<Column> },
-    List { offsets: Vec<i32>, items: Box<Column> },
-    Map { offsets: Vec<i32>, keys: Box<Column>, values: Box<Column> },
+    Struct {
+        rows: usize,
+        children: Vec<Column>,
+    },
+    List {
+        offsets: Vec<i32>,
+        items: Box<Column>,
+    },
+    Map {
+        offsets: Vec<i32>,
+        keys: Box<Column>,
+        values: Box<Column>,
+    },
 }
 
 impl Column {

@@ -26,8 +26,8 @@ pub(in crate::decode) struct Dictionary {
     text: String,
     /// Where each value ends in `text`.
     ends: Vec<u32>,
-    /// The key handed out last: constant columns need no hash.
-    last: usize,
+    /// The value looked up last: constant columns need no hash.
+    last: Option<Slot>,
     /// For each value that is new in this batch, the row that brought it, so that it can be taken back with the row.
     fresh_rows: Vec<usize>,
     generation: u64,
@@ -35,59 +35,99 @@ pub(in crate::decode) struct Dictionary {
     shared: Option<ArrayRef>,
 }
 
-/// One value in the hash table: all that a look-up needs but the text itself, in 16 bytes.
+/// One value in the hash table. For short values that is all a look-up needs: one cache line.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Half of the hash, so that other values are passed over without a look at their text.
-    tag: u32,
+    words: Words,
     start: u32,
-    length: u32,
     key: u32,
 }
 
-impl Slot {
+/// A value in fixed size: with the length, exact up to 16 bytes, a hash beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Words {
+    low: u64,
+    high: u64,
+    length: u32,
+}
+
+/// Longest value that [`Words`] holds without loss.
+const EXACT: usize = 16;
+
+impl Words {
+    /// Overlapping loads from both ends, which together see each byte.
     #[inline]
-    fn text(self, all: &[u8]) -> Option<&[u8]> {
-        all.get(self.start as usize..self.start as usize + self.length as usize)
+    fn of(value: &[u8]) -> Self {
+        let length = value.len() as u32;
+        let (low, high) = match value {
+            [] => (0, 0),
+            [first, ..] if value.len() < 4 => {
+                let (middle, last) = (value[value.len() / 2], value[value.len() - 1]);
+                (u64::from(u32::from_le_bytes([*first, middle, last, 0])), 0)
+            }
+            _ if value.len() > EXACT => (xxh3_64(value), 0),
+            _ => match (value.first_chunk(), value.last_chunk()) {
+                (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+                _ => (half(value.first_chunk()), half(value.last_chunk())),
+            },
+        };
+        Self { low, high, length }
+    }
+
+    /// A folded product, as in wyhash.
+    #[inline]
+    fn hash(self) -> u64 {
+        let left = self.low ^ 0xa076_1d64_78bd_642f;
+        let right = self.high ^ 0xe703_7ed1_a0b4_28db ^ u64::from(self.length).rotate_left(32);
+        let product = u128::from(left) * u128::from(right);
+        let folded = (product ^ product >> 64) as u64;
+        // The table takes the place from the low bits and a tag from the high ones.
+        folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ folded >> 32
     }
 }
 
-/// The half of a hash that the table does not use for the place of a value while it is small.
 #[inline]
-fn tag(hash: u64) -> u32 {
-    (hash >> 24) as u32
+fn half(bytes: Option<&[u8; 4]>) -> u64 {
+    bytes.map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
 }
 
 impl Dictionary {
     /// The key of `value`, which `row` holds; an error if it is not UTF-8.
     #[inline]
     pub(in crate::decode) fn intern(&mut self, value: &[u8], row: usize) -> Result<i32, std::str::Utf8Error> {
-        if self.bytes(self.last) == Some(value) {
-            return Ok(self.last as i32);
+        let words = Words::of(value);
+        if let Some(last) = self.last
+            && last.words == words
+            && self.is(last, value)
+        {
+            return Ok(last.key as i32);
         }
-        let hash = xxh3_64(value);
-        let text = self.text.as_bytes();
-        let known = self.slots.find(hash, |slot| {
-            slot.tag == tag(hash) && slot.text(text) == Some(value)
-        });
+        let hash = words.hash();
+        let known = self.slots.find(hash, |slot| slot.words == words && self.is(*slot, value)).copied();
         if let Some(slot) = known {
-            self.last = slot.key as usize;
+            self.last = Some(slot);
             return Ok(slot.key as i32);
         }
-        self.add(value, hash, row)
+        self.add(value, words, row)
+    }
+
+    /// Whether the slot, whose words are those of `value`, really holds it.
+    #[inline]
+    fn is(&self, slot: Slot, value: &[u8]) -> bool {
+        let start = slot.start as usize;
+        value.len() <= EXACT || self.text.as_bytes().get(start..start + value.len()) == Some(value)
     }
 
     #[cold]
-    fn add(&mut self, value: &[u8], hash: u64, row: usize) -> Result<i32, std::str::Utf8Error> {
+    fn add(&mut self, value: &[u8], words: Words, row: usize) -> Result<i32, std::str::Utf8Error> {
         let value = std::str::from_utf8(value)?;
         let key = self.ends.len() as u32;
-        let slot = Slot { tag: tag(hash), start: self.text.len() as u32, length: value.len() as u32, key };
+        let slot = Slot { words, start: self.text.len() as u32, key };
         self.text.push_str(value);
         self.ends.push(self.text.len() as u32);
-        let text = self.text.as_bytes();
-        self.slots.insert_unique(hash, slot, |slot| xxh3_64(slot.text(text).unwrap_or_default()));
+        self.slots.insert_unique(words.hash(), slot, |slot| slot.words.hash());
         self.fresh_rows.push(row);
-        self.last = key as usize;
+        self.last = Some(slot);
         Ok(key as i32)
     }
 
@@ -97,15 +137,13 @@ impl Dictionary {
             self.fresh_rows.pop();
             let key = self.ends.len() - 1;
             let start = self.start(key);
-            let hash = xxh3_64(&self.text.as_bytes()[start..]);
+            let hash = Words::of(&self.text.as_bytes()[start..]).hash();
             if let Ok(entry) = self.slots.find_entry(hash, |slot| slot.key as usize == key) {
                 entry.remove();
             }
             self.text.truncate(start);
             self.ends.pop();
-        }
-        if self.last >= self.ends.len() {
-            self.last = 0;
+            self.last = None;
         }
     }
 
@@ -206,6 +244,25 @@ mod tests {
     use super::*;
     use arrow_array::Array;
     use arrow_array::cast::AsArray;
+
+    #[test]
+    fn values_of_every_length_are_told_apart() {
+        let mut dictionary = Dictionary::default();
+        let long: String = ('a'..='z').collect();
+        let mut values: Vec<String> = (0..=26).map(|length| long[..length].to_owned()).collect();
+        for length in 1..=26 {
+            for at in 0..length {
+                let mut changed = long[..length].to_owned();
+                changed.replace_range(at..=at, "X");
+                values.push(changed);
+            }
+        }
+        for round in 0..2 {
+            for (key, value) in values.iter().enumerate() {
+                assert_eq!(dictionary.intern(value.as_bytes(), round), Ok(key as i32), "{value}");
+            }
+        }
+    }
 
     #[test]
     fn values_come_back_by_key_and_go_with_their_rows() {

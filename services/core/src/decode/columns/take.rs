@@ -65,13 +65,13 @@ impl Column {
                 Arc::new(array.expect("all members of a record have as many rows as the record"))
             }
             Data::List { offsets, items } => {
-                let array =
-                    ListArray::try_new(child_field(data_type), hand_out_offsets(offsets), items.take(), nulls);
+                let array = ListArray::try_new(child_field(data_type), hand_out_offsets(offsets), items.take(), nulls);
                 Arc::new(array.expect("the offsets of an array count its items"))
             }
             Data::Map { offsets, keys, values } => {
                 let field = child_field(data_type);
-                let entries = StructArray::new(struct_fields(field.data_type()), vec![keys.take(), values.take()], None);
+                let entries =
+                    StructArray::new(struct_fields(field.data_type()), vec![keys.take(), values.take()], None);
                 let array = MapArray::try_new(field, hand_out_offsets(offsets), entries, nulls, false);
                 Arc::new(array.expect("the offsets of a map count its entries"))
             }
@@ -97,14 +97,22 @@ fn ints(values: Vec<i32>, nulls: Option<NullBuffer>, data_type: &DataType) -> Ar
 fn longs(values: Vec<i64>, nulls: Option<NullBuffer>, data_type: &DataType) -> ArrayRef {
     match data_type {
         DataType::Time64(_) => primitive::<Time64MicrosecondType>(values, nulls, data_type),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => primitive::<TimestampMillisecondType>(values, nulls, data_type),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => primitive::<TimestampMicrosecondType>(values, nulls, data_type),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            primitive::<TimestampMillisecondType>(values, nulls, data_type)
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            primitive::<TimestampMicrosecondType>(values, nulls, data_type)
+        }
         DataType::Timestamp(_, _) => primitive::<TimestampNanosecondType>(values, nulls, data_type),
         _ => primitive::<Int64Type>(values, nulls, data_type),
     }
 }
 
-fn primitive<T: ArrowPrimitiveType>(values: Vec<T::Native>, nulls: Option<NullBuffer>, data_type: &DataType) -> ArrayRef {
+fn primitive<T: ArrowPrimitiveType>(
+    values: Vec<T::Native>,
+    nulls: Option<NullBuffer>,
+    data_type: &DataType,
+) -> ArrayRef {
     let array = PrimitiveArray::<T>::new(ScalarBuffer::from(values), nulls);
     // Adds what the Rust type lacks: time zone, precision and scale.
     Arc::new(array.with_data_type(data_type.clone()))

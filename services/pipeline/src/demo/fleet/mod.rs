@@ -43,8 +43,12 @@ const LATE_MS: std::ops::Range<i64> = 4_000..25_000;
 /// How late an event comes whose window is surely closed: a window's length and the allowed lateness lie between.
 const VERY_LATE_MS: std::ops::Range<i64> = 100_000..180_000;
 
-/// What it takes a reading from the sensor to the broker.
+/// What it takes the readings of a sensor to the broker. Each sensor has its own way, so that its readings arrive in
+/// order unless they are late.
 const TRANSIT_MS: std::ops::Range<i64> = 5..250;
+
+/// By how much a sensor's way varies.
+const TRANSIT_JITTER_MS: std::ops::Range<i64> = 0..3;
 
 /// How the fleet shall be.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +84,7 @@ struct Sensor {
     first_series: u32,
     metrics: u32,
     sequence: i64,
+    transit_ms: i64,
     /// Charge at the start; mains-powered sensors have none.
     battery: Option<f64>,
     /// Typical signal strength; wired sensors have none.
@@ -142,7 +147,7 @@ impl Fleet {
         let delay = match nature {
             Nature::Late => self.random.random_range(LATE_MS),
             Nature::VeryLate => self.random.random_range(VERY_LATE_MS),
-            Nature::OnTime | Nature::Flawed(_) => self.random.random_range(TRANSIT_MS),
+            Nature::OnTime | Nature::Flawed(_) => sensor.transit_ms + self.random.random_range(TRANSIT_JITTER_MS),
         };
         let event_time_ms = timestamp_ms - delay;
         let signal = &mut self.signals[series as usize];
@@ -193,6 +198,7 @@ impl Sensor {
             first_series,
             metrics,
             sequence: 0,
+            transit_ms: random.random_range(TRANSIT_MS),
             battery: random.random_bool(0.7).then(|| random.random_range(0.2..1.0)),
             rssi: random.random_bool(0.8).then(|| random.random_range(-95.0..-55.0)),
             attributes,

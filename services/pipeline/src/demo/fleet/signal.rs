@@ -47,7 +47,7 @@ impl AnomalyKind {
         match self {
             Self::Spike => 1,
             Self::Drift => 60,
-            Self::Flatline => 40,
+            Self::Flatline => 75,
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     draw_flow(frame, flow, view);
     draw_curve(frame, curve, view);
     draw_partitions(frame, middle, view);
-    let [stores, anomalies] = Layout::horizontal([Constraint::Percentage(46), Constraint::Min(40)]).areas(below);
+    let [stores, anomalies] = Layout::horizontal([Constraint::Percentage(45), Constraint::Min(40)]).areas(below);
     draw_stores(frame, stores, view);
     draw_anomalies(frame, anomalies, view);
     draw_bottom(frame, bottom, view);
@@ -142,10 +142,11 @@ fn draw_stores(frame: &mut Frame<'_>, area: Rect, view: &View) {
         )));
     }
     if let Some(memory) = &view.memory {
-        let resident = view.resident_bytes.map(|bytes| format!(" (process {})", sized(bytes))).unwrap_or_default();
-        let text =
-            format!("memory               {} of {}{resident}", sized(memory.used_bytes), sized(memory.budget_bytes));
-        lines.push(Line::from(text));
+        let used = format!("{} of {}", sized(memory.used_bytes), sized(memory.budget_bytes));
+        lines.push(Line::from(format!("pipeline's memory    {used}")));
+    }
+    if let Some(bytes) = view.resident_bytes {
+        lines.push(Line::from(format!("whole process        {}", sized(bytes))));
     }
     if let Some(totals) = &view.totals {
         lines.push(Line::from(format!("dead letters         {}", grouped(totals.dead_letters))));
@@ -171,7 +172,7 @@ fn draw_anomalies(frame: &mut Frame<'_>, area: Rect, view: &View) {
             format!("{} ", time.format("%H:%M:%S")).dark_gray(),
             format!("{:<8} ", anomaly.kind).magenta(),
             format!("{} {:<11} ", anomaly.sensor_id, anomaly.metric).into(),
-            format!("{:>8.2} not {:.2}, score {:.0}", anomaly.value, anomaly.expected, anomaly.score).into(),
+            format!("{:>8.2} not {:.2}, p=1e-{:.0}", anomaly.value, anomaly.expected, anomaly.score).into(),
         ]));
     }
     frame.render_widget(Paragraph::new(lines).block(block("anomalies, from ClickHouse")), area);

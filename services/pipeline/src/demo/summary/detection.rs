@@ -64,7 +64,64 @@ pub fn compare(series: &[(String, Metric)], injected: &[InjectedAnomaly], found:
 
 #[cfg(test)]
 mod tests {
+    use apache_avro::Schema;
+    use apache_avro::reader::datum::GenericDatumReader;
+    use apache_avro::types::Value;
+    use kappa_core::anomaly::{AnomalyDetector as _, Robust, RobustMemory};
+
     use super::*;
+    use crate::demo::embedded::registry::SENSOR_READING_SCHEMA;
+    use crate::demo::fleet::message::{Message, Nature, SchemaIds};
+    use crate::demo::fleet::{Fleet, FleetOptions};
+
+    fn time_and_value(reader: &GenericDatumReader<'_>, message: &Message) -> (i64, f64) {
+        let framing = if message.schema_guid.is_some() { 0 } else { 5 };
+        let Value::Record(fields) = reader.read_value(&mut &message.value[framing..]).unwrap() else {
+            panic!("not a record");
+        };
+        match (&fields[2].1, &fields[3].1) {
+            (Value::TimestampMillis(time), Value::Double(value)) => (*time, *value),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_default_detector_finds_most_of_what_is_put_in() {
+        let schema = Schema::parse_str(SENSOR_READING_SCHEMA).unwrap();
+        let reader = GenericDatumReader::builder(&schema).build().unwrap();
+        let schemas = SchemaIds { reading: 1, reading_guid: [7; 16], not_avro: 2, incompatible: 3, unknown: 9 };
+        let mut fleet = Fleet::new(FleetOptions { sensors: 40, seed: 3, schemas });
+        let names = fleet.series_names();
+        let detector = Robust::new(30, 10, 6.0, 60);
+        let mut memories = vec![RobustMemory::default(); names.len()];
+        let mut message = Message::default();
+        let mut found = Vec::new();
+        for index in 0..400_000 {
+            let ticket = fleet.next(1_790_000_000_000 + index * 5, &mut message);
+            if matches!(ticket.nature, Nature::Flawed(_)) {
+                continue;
+            }
+            let (event_time_ms, value) = time_and_value(&reader, &message);
+            let series = ticket.series as usize;
+            let verdict = detector.observe(&mut memories[series], event_time_ms, value);
+            if let Some(kind) = verdict.kind {
+                found.push(FoundAnomaly {
+                    sensor_id: names[series].0.clone(),
+                    metric: names[series].1.symbol().to_owned(),
+                    kind: kind.name().to_owned(),
+                    event_time_ms,
+                    value,
+                    expected: verdict.expected,
+                    score: verdict.distance,
+                });
+            }
+        }
+        let detection = compare(&names, fleet.anomalies(), &found);
+        for (kind, hits) in &detection.by_kind {
+            assert!(hits.injected > 10 && hits.found * 10 >= hits.injected * 8, "{kind:?}: {hits:?}");
+        }
+        assert!(detection.false_alarms * 10 <= detection.flagged, "{detection:?}");
+    }
 
     #[test]
     fn flags_are_matched_by_series_and_time() {
