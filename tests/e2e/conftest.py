@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from blocks.stack import Stack
 from blocks.world import World
 
 WorldMaker = Callable[..., World]
+
+
+def pytest_configure() -> None:
+    """Ended from outside, the session still takes its stack down."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 @pytest.fixture(scope="session")

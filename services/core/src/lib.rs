@@ -11,3 +11,4 @@ pub mod windows;
 pub mod archive;
 pub mod contract;
 pub mod partition;
+mod prefetch;

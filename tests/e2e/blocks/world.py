@@ -179,6 +179,8 @@ class World:
     def close(self) -> None:
         for process in self.processes:
             process.make_sure_it_ends()
+        # Their threads would look for the broker as long as the session lasts.
+        del self.producer, self.admin
 
     # What came out
 

@@ -1,6 +1,7 @@
 //! From a decoded row to its series: by the symbols that the decoder has interned already, without touching a text.
 
 use crate::decode::Columns;
+use crate::prefetch::prefetch;
 use crate::windows::{SeriesId, Windows};
 
 /// A key whose second and further fields have more symbols than this together is looked up by text.
@@ -48,6 +49,24 @@ impl SeriesLookup {
             return id;
         }
         self.look_up_by_text(columns, row, windows)
+    }
+
+    /// Where the series of a row will be looked up; a hint for prefetching.
+    #[inline]
+    pub(super) fn place_of(&self, columns: &Columns, row: usize) -> usize {
+        self.pack(columns, row).unwrap_or(usize::MAX)
+    }
+
+    /// Begins to load the answer for a place.
+    #[inline]
+    pub(super) fn prefetch(&self, place: usize) {
+        prefetch(&self.known, place);
+    }
+
+    /// The series at a place, if it is known there.
+    #[inline]
+    pub(super) fn series_at(&self, place: usize) -> Option<SeriesId> {
+        self.known.get(place).copied().filter(|id| *id != UNKNOWN)
     }
 
     #[inline]

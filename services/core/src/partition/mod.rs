@@ -22,7 +22,7 @@ pub use segment::{RejectCause, RejectedRecords, SegmentCut};
 
 use crate::anomaly::ConfiguredDetector;
 use crate::archive::MetadataColumns;
-use crate::contract::{EventFields, TimeLimits};
+use crate::contract::{EventFields, TimeLimits, ValidEvent};
 use crate::decode::{Columns, DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::{Reason, Reject};
@@ -36,6 +36,9 @@ use unknown_schemas::UnknownSchemas;
 
 /// Decoded bytes after which rows are taken out, however few they are.
 const BYTES_PER_BATCH: usize = 16 << 20;
+
+/// How many events ahead the state of a series is asked for: some hundred nanoseconds of work.
+const EVENTS_AHEAD: usize = 12;
 
 /// Everything that decides what a log prefix means. The same for all partitions.
 #[derive(Debug)]
@@ -137,6 +140,8 @@ pub struct PartitionState {
     metadata: MetadataColumns,
     lookup: SeriesLookup,
     windows: Windows,
+    /// Events of the records just decoded, about to be added to the windows.
+    events: Vec<DecodedEvent>,
     /// Identity of the topic, carried from snapshot to snapshot.
     topic_id: Option<String>,
 }
@@ -162,6 +167,7 @@ impl PartitionState {
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
             windows: Windows::new(settings.windows.clone(), settings.detector.clone(), settings.hash_seed),
+            events: Vec::new(),
             segment: OpenSegment::new(position),
             replay: None,
             writers: BTreeMap::new(),
@@ -227,10 +233,12 @@ impl PartitionState {
                 self.process_record(&batch.get(index), index)
             };
             if let Some(stop) = stop {
+                self.add_events();
                 self.segment.digest.update(batch, start..index);
                 return stop;
             }
         }
+        self.add_events();
         self.segment.digest.update(batch, start..batch.len());
         Progress::Consumed
     }
@@ -295,9 +303,29 @@ impl PartitionState {
         let key_field = settings.event.key_columns().next();
         let key_text = key_field.and_then(|column| self.columns.column(column).str_at(row));
         self.metadata.append(record, schema_id, key_text);
-        let series = self.lookup.series_of(&self.columns, row, &mut self.windows);
-        self.windows.add(series, event.time_ms, event.value, event.bad_quality, record.offset);
+        let place = self.lookup.place_of(&self.columns, row);
+        self.events.push(DecodedEvent { row, place, event, offset: record.offset });
         Ok(())
+    }
+
+    /// Adds the decoded events to the windows, in log order. A loop of its own, so that the state of the series to come
+    /// is on its way from memory while this one's is worked on.
+    fn add_events(&mut self) {
+        let Self { events, lookup, windows, columns, .. } = self;
+        for next in 0..events.len() {
+            if let Some(far) = events.get(next + 2 * EVENTS_AHEAD) {
+                lookup.prefetch(far.place);
+            }
+            if let Some(near) = events.get(next + EVENTS_AHEAD)
+                && let Some(series) = lookup.series_at(near.place)
+            {
+                windows.prefetch(series, near.event.time_ms);
+            }
+            let DecodedEvent { row, event, offset, .. } = events[next];
+            let series = lookup.series_of(columns, row, windows);
+            windows.add(series, event.time_ms, event.value, event.bad_quality, offset);
+        }
+        events.clear();
     }
 
     #[cold]
@@ -474,6 +502,17 @@ impl PartitionState {
         let rejects = self.segment.rejects.memory() + self.segment.rejected_offsets.memory();
         self.windows.memory() + self.columns.memory() + self.lookup.memory() + rejects
     }
+}
+
+/// A valid event, decoded into a row.
+#[derive(Debug, Clone, Copy)]
+struct DecodedEvent {
+    /// Row of the columns that holds its key.
+    row: usize,
+    /// Where its series will be looked up.
+    place: usize,
+    event: ValidEvent,
+    offset: i64,
 }
 
 /// Why a record was not accepted.

@@ -15,6 +15,7 @@ pub use accumulator::{Accumulator, Event, RowIdentity};
 pub use series::{SeriesId, SeriesTable};
 
 use crate::anomaly::{AnomalyDetector, ConfiguredDetector};
+use crate::prefetch::prefetch;
 use crate::rows::{AnomalyRow, OWN_ROW, WindowRow};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 
@@ -112,6 +113,18 @@ impl Windows {
         id
     }
 
+    /// Begins to load what [`Self::add`] will need of a series.
+    #[inline]
+    pub fn prefetch(&self, series: SeriesId, time_ms: i64) {
+        prefetch(&self.per_series, series as usize);
+        prefetch(&self.slots, self.slot_of(series, time_ms.div_euclid(self.settings.length_ms)));
+    }
+
+    #[inline]
+    fn slot_of(&self, series: SeriesId, window: i64) -> usize {
+        series as usize * self.slots_per_series + window.rem_euclid(self.slots_per_series as i64) as usize
+    }
+
     /// Adds one accepted event, at log position `offset`.
     #[inline]
     pub fn add(&mut self, series: SeriesId, time_ms: i64, value: f64, bad_quality: bool, offset: i64) {
@@ -145,8 +158,7 @@ impl Windows {
 
     #[inline]
     fn add_to_open(&mut self, series: SeriesId, window: i64, event: &Event) {
-        let within = window.rem_euclid(self.slots_per_series as i64) as usize;
-        let index = series as usize * self.slots_per_series + within;
+        let index = self.slot_of(series, window);
         let slot = &mut self.slots[index];
         if slot.window != window {
             // Windows that shared this slot are closed and were taken out: open ones span fewer numbers than slots.
@@ -333,9 +345,9 @@ impl Windows {
             self.per_series[id] = PerSeries { last_time_ms, memory: ConfiguredDetector::load(from)? };
             for _ in 0..from.count(8 + Accumulator::SNAPSHOT_BYTES)? {
                 let window = from.i64()?;
-                let within = window.rem_euclid(self.slots_per_series as i64) as usize;
                 let sums = Accumulator::load(from)?;
-                self.slots[id * self.slots_per_series + within] = Slot { window, dirty: false, sums };
+                let index = self.slot_of(id as SeriesId, window);
+                self.slots[index] = Slot { window, dirty: false, sums };
             }
         }
         Ok(())

@@ -44,7 +44,7 @@ Exit codes: 0 done, 1 failed, 2 wrong configuration or use.";
 
 /// Sensor events from Kafka to ClickHouse, Parquet on S3, and dead letters: exact, whatever fails.
 #[derive(Debug, Parser)]
-#[command(name = "kappa", version, about, after_help = EXAMPLES, max_term_width = 120)]
+#[command(name = "kappa", version, after_help = EXAMPLES, max_term_width = 120)]
 struct Cli {
     #[command(flatten)]
     logging: LoggingArguments,

@@ -31,7 +31,7 @@ impl Schedule {
         let slip = self.slip(elapsed);
         self.largest_slip = self.largest_slip.max(slip);
         if slip > LARGEST_SLIP {
-            let missed = ((slip - LARGEST_SLIP).as_secs_f64() * self.rate) as u64;
+            let missed = (slip.saturating_sub(LARGEST_SLIP).as_secs_f64() * self.rate) as u64;
             self.given_up += missed;
             self.origin += Duration::from_secs_f64(missed as f64 / self.rate);
         }

@@ -2,18 +2,16 @@
 //! timeout; what fails is asked again until it is answered, however long the brokers are away.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 
-use super::AssignmentEvent;
 use super::batch_queue::describe_topic_id;
 use super::shared::{Client, Shared, lock};
 
@@ -25,6 +23,8 @@ const TOPIC_ID_VALID: Duration = Duration::from_secs(5);
 /// moment to reach all brokers.
 const TOPIC_LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// How often to look whether the topic is still the same.
+const TOPIC_WATCH: Duration = Duration::from_secs(5);
 
 /// The pauses between attempts: up to a few seconds, with jitter, without end.
 pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
@@ -109,65 +109,82 @@ pub(super) async fn topic_id(shared: &Arc<Shared>, partition: i32) -> Option<Str
         {
             return Ok(id.clone());
         }
-        let metadata = client.fetch_metadata(Some(&known.topic), ATTEMPT)?;
-        let broker = metadata.brokers().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?;
-        let id = match describe_topic_id(client, &known.topic, broker.id(), ATTEMPT) {
-            Ok(id) => id,
-            // A broker that cannot or may not say it will not say it later either.
-            Err(
-                code @ (RDKafkaErrorCode::UnsupportedFeature
-                | RDKafkaErrorCode::UnsupportedVersion
-                | RDKafkaErrorCode::TopicAuthorizationFailed),
-            ) => {
-                debug!("the topic's id is not known: {code}");
-                None
-            }
-            Err(code) => return Err(KafkaError::MetadataFetch(code)),
-        };
+        let id = ask_topic_id(client, &known.topic)?;
         *lock(&known.topic_id) = Some((Instant::now(), id.clone()));
         Ok(id)
     };
     ask(shared, "topic id", partition, question).await
 }
 
-/// Finds out whether the topic is really gone, in the background, and says so if it is.
-pub(super) fn watch_missing_topic(shared: &Arc<Shared>, events: &UnboundedSender<AssignmentEvent>) {
-    if shared.looking_for_topic.swap(true, Ordering::AcqRel) {
-        return;
-    }
-    let (shared, events) = (Arc::clone(shared), events.clone());
-    let runtime = shared.runtime.clone();
-    runtime.spawn(async move {
-        if is_topic_missing(&shared).await {
-            let topic = &shared.topic;
-            let reason = format!("topic `{topic}` does not exist: create it, or correct kafka.topic");
-            shared.status.set_problem(Some(&reason));
-            let _ = events.send(AssignmentEvent::Fatal(reason));
+fn ask_topic_id(client: &Client, topic: &str) -> KafkaResult<Option<String>> {
+    let metadata = client.fetch_metadata(Some(topic), ATTEMPT)?;
+    let broker = metadata.brokers().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?;
+    match describe_topic_id(client, topic, broker.id(), ATTEMPT) {
+        Ok(id) => Ok(id),
+        // A broker that cannot or may not say it will not say it later either.
+        Err(
+            code @ (RDKafkaErrorCode::UnsupportedFeature
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::TopicAuthorizationFailed),
+        ) => {
+            debug!("the topic's id is not known: {code}");
+            Ok(None)
         }
-        shared.looking_for_topic.store(false, Ordering::Release);
-    });
+        Err(code) => Err(KafkaError::MetadataFetch(code)),
+    }
 }
 
-async fn is_topic_missing(shared: &Shared) -> bool {
-    for look in 0..TOPIC_LOOKS {
-        if look > 0 {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+/// Watches the topic until it is gone or is another one; then says why nobody may go on.
+///
+/// librdkafka tells neither in time: a deleted topic is noticed with the next regular metadata refresh, and when it is
+/// created again, the records of the new topic are fetched from the old position as if nothing had happened.
+pub(super) async fn topic_gone(shared: &Arc<Shared>) -> String {
+    let topic = &shared.topic;
+    let (mut first_id, mut missing) = (None, 0);
+    loop {
+        match look_at_topic(shared).await {
+            TopicState::Missing => missing += 1,
+            TopicState::Exists(id) => {
+                missing = 0;
+                let known = first_id.get_or_insert_with(|| id.clone());
+                if known.is_none() {
+                    known.clone_from(&id);
+                } else if id.is_some() && *known != id {
+                    return format!(
+                        "topic `{topic}` was deleted and created again (its id was {} and is {}): the offsets, the archive \
+                         and the state are of the old one",
+                        known.as_deref().unwrap_or_default(),
+                        id.unwrap_or_default(),
+                    );
+                }
+            }
         }
-        let topic = shared.topic.clone();
-        let question = move |client: &Client| {
-            let metadata = client.fetch_metadata(Some(&topic), ATTEMPT)?;
-            let error = metadata
-                .topics()
-                .iter()
-                .find(|found| found.name() == topic)
-                .and_then(rdkafka::metadata::MetadataTopic::error);
-            Ok(error == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART))
-        };
-        if !ask(shared, "topic", -1, question).await {
-            return false;
+        if missing >= TOPIC_LOOKS {
+            return format!("topic `{topic}` does not exist: create it, or correct kafka.topic");
         }
+        tokio::time::sleep(if missing > 0 { BETWEEN_LOOKS } else { TOPIC_WATCH }).await;
     }
-    true
+}
+
+enum TopicState {
+    Missing,
+    Exists(Option<String>),
+}
+
+async fn look_at_topic(shared: &Arc<Shared>) -> TopicState {
+    let topic = shared.topic.clone();
+    let question = move |client: &Client| {
+        let metadata = client.fetch_metadata(Some(&topic), ATTEMPT)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        if found.and_then(MetadataTopic::error) == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) {
+            return Ok(TopicState::Missing);
+        }
+        match ask_topic_id(client, &topic) {
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(TopicState::Missing),
+            id => Ok(TopicState::Exists(id?)),
+        }
+    };
+    ask(shared, "topic", -1, question).await
 }
 
 /// A list of one partition.

@@ -17,10 +17,10 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use super::AssignmentEvent;
 use super::batch_queue::BatchQueue;
 use super::partition_log::KafkaPartitionLog;
 use super::shared::{Arrival, Shared, Slot, lock};
-use super::{AssignmentEvent, broker_queries};
 
 /// The member's view of its group, and the context of the client.
 pub(super) struct GroupMember {
@@ -70,6 +70,10 @@ impl Assignments {
         self.get_mut(slot.partition).filter(|assignment| Arc::ptr_eq(&assignment.slot, slot))
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Assignment> {
+        self.by_partition.iter_mut().flatten()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Assignment> {
         self.by_partition.iter().flatten()
     }
@@ -115,9 +119,6 @@ impl GroupMember {
     /// An error that the client reports, by itself or on its event queue; most of them it keeps trying to overcome.
     pub(super) fn client_error(&self, code: RDKafkaErrorCode, text: &str) {
         match code {
-            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
-                broker_queries::watch_missing_topic(&self.shared, &self.events);
-            }
             // The text counts the brokers known so far, and so is new each time.
             RDKafkaErrorCode::AllBrokersDown => self.problem(&code.to_string()),
             RDKafkaErrorCode::Authentication

@@ -105,6 +105,7 @@ impl IngestThread {
         while !self.shared.stopping.load(Ordering::Acquire) {
             self.serve_events();
             self.serve_commands();
+            self.end_if_topic_is_gone();
             if self.steer() {
                 thread::park_timeout(HELD_BACK);
             } else if self.queue.waiting_records() > 0 {
@@ -186,6 +187,16 @@ impl IngestThread {
                 drop(assignments);
                 self.seeks.push(seek);
             }
+        }
+    }
+
+    /// Ends every partition that has not ended yet, so that no record of another topic is taken for one of ours.
+    fn end_if_topic_is_gone(&self) {
+        let Some(reason) = self.shared.topic_gone.get() else { return };
+        let mut assignments = lock(&self.client.context().assignments);
+        for assignment in assignments.iter_mut().filter(|assignment| !assignment.finished) {
+            let _ = assignment.channel.send(Arrival::Lost(LogLost(reason.clone())));
+            self.finish(assignment);
         }
     }
 

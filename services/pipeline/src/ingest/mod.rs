@@ -21,6 +21,10 @@
 //! [`PartitionLog::seek`]. A seek is a version barrier inside librdkafka (messages fetched before it are dropped when
 //! they are dequeued), and a new epoch here (batches copied before it are dropped when they are received).
 //!
+//! # A topic that is deleted, or deleted and created again
+//! Every few seconds the topic's id is compared with the first one seen. When the topic is gone, or is another one of the
+//! same name, every partition ends with [`LogLost`], and [`AssignmentEvent::Fatal`] says why.
+//!
 //! # What cannot get lost or come twice
 //! Pausing drops what was prefetched and goes on at the position of what the application took
 //! (`rd_kafka_toppar_pause_resume`). Pauses by us happen on the thread that takes, so that position is exact. librdkafka
@@ -29,6 +33,7 @@
 //!
 //! [`PartitionLog`]: crate::partition::seams::PartitionLog
 //! [`PartitionLog::seek`]: crate::partition::seams::PartitionLog::seek
+//! [`LogLost`]: crate::partition::seams::LogLost
 //! [`LogBatch`]: kappa_core::record::LogBatch
 
 mod backpressure;
@@ -127,6 +132,8 @@ pub struct Consumer {
     thread: Option<JoinHandle<()>>,
     /// Closed when the thread is done; joining alone has no time limit.
     done: Receiver<()>,
+    /// See [`watch_topic`].
+    watch: tokio::task::JoinHandle<()>,
 }
 
 impl Consumer {
@@ -144,7 +151,7 @@ impl Consumer {
         let client_config = properties::client_config(config, &limits)?;
         let (commands, received_commands) = mpsc::channel();
         let shared = Arc::new(Shared::new(config, limits, budget, runtime, commands));
-        let member = GroupMember::new(Arc::clone(&shared), events);
+        let member = GroupMember::new(Arc::clone(&shared), events.clone());
         let thread = IngestThread::new(&client_config, member, Arc::clone(&shared), received_commands)?;
         let (done_sender, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -154,7 +161,8 @@ impl Consumer {
                 drop(done_sender);
             })
             .context("cannot start the ingest thread")?;
-        Ok(Self { shared, thread: Some(thread), done })
+        let watch = tokio::spawn(watch_topic(Arc::clone(&shared), events));
+        Ok(Self { shared, thread: Some(thread), done, watch })
     }
 
     /// What the client is doing, for `/status`.
@@ -178,6 +186,7 @@ impl Consumer {
     }
 
     fn ask_to_stop(&self) {
+        self.watch.abort();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.wake();
     }
@@ -187,4 +196,13 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.ask_to_stop();
     }
+}
+
+/// Waits until the topic is gone, or is another one of the same name; then everything ends.
+async fn watch_topic(shared: Arc<Shared>, events: UnboundedSender<AssignmentEvent>) {
+    let reason = broker_queries::topic_gone(&shared).await;
+    shared.status.set_problem(Some(&reason));
+    let _ = shared.topic_gone.set(reason.clone());
+    shared.wake();
+    let _ = events.send(AssignmentEvent::Fatal(reason));
 }

@@ -64,8 +64,8 @@ pub(super) struct Shared {
     pub(super) runtime: Handle,
     pub(super) status: Arc<IngestStatus>,
     pub(super) stopping: AtomicBool,
-    /// Whether it is being found out if the topic is gone.
-    pub(super) looking_for_topic: AtomicBool,
+    /// Why nothing may be delivered any more.
+    pub(super) topic_gone: OnceLock<String>,
     /// Weak: the ingest thread alone decides when the client is closed.
     pub(super) client: OnceLock<WeakClient>,
     thread: OnceLock<Thread>,
@@ -184,7 +184,7 @@ impl Shared {
             runtime,
             status: Arc::default(),
             stopping: AtomicBool::new(false),
-            looking_for_topic: AtomicBool::new(false),
+            topic_gone: OnceLock::new(),
             client: OnceLock::new(),
             thread: OnceLock::new(),
             commands,

@@ -21,7 +21,7 @@ const PROGRAM: &str = "clickhouse_http";
 const LISTENING: &str = "listening on ";
 
 /// How long the engine may take to come up.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long the engine may take to close its files.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);

@@ -158,18 +158,17 @@ impl Fleet {
         let site = sensor.site.map(|site| self.site_names[site].as_str());
         let reading = sensor.reading(signal, event_time_ms, value, site, &mut self.random);
         message.timestamp_ms = timestamp_ms;
-        match nature {
-            Nature::Flawed(flaw) => flaw.write(reading, self.schemas, message),
-            _ => {
-                message.start(reading.sensor_id);
-                if self.random.random_bool(GUID_SHARE) {
-                    message.schema_guid = Some(self.schemas.reading_guid);
-                } else {
-                    message.frame(self.schemas.reading);
-                }
-                reading.encode(&mut message.value);
-            }
+        if let Nature::Flawed(flaw) = nature {
+            flaw.write(reading, self.schemas, message);
+            return Ticket { nature, series };
         }
+        message.start(reading.sensor_id);
+        if self.random.random_bool(GUID_SHARE) {
+            message.schema_guid = Some(self.schemas.reading_guid);
+        } else {
+            message.frame(self.schemas.reading);
+        }
+        reading.encode(&mut message.value);
         Ticket { nature, series }
     }
 }

@@ -153,8 +153,8 @@ fn draw_stores(frame: &mut Frame<'_>, area: Rect, view: &View) {
         // Two columns: there are more reasons than lines.
         let reasons: Vec<_> = totals.dead_letters_by_reason.iter().collect();
         for pair in reasons.chunks(2) {
-            let text: String = pair.iter().map(|(reason, count)| format!("{reason:<19}{count:>6}  ")).collect();
-            lines.push(Line::from(format!("  {text}")).dark_gray());
+            let texts: Vec<_> = pair.iter().map(|(reason, count)| format!("{reason:<19}{count:>6}")).collect();
+            lines.push(Line::from(format!("  {}", texts.join("  "))).dark_gray());
         }
     }
     frame.render_widget(Paragraph::new(lines).block(block("stores")), area);
