@@ -17,7 +17,7 @@ def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int) ->
     """The moments come from the seed: rerun with it to try the same ones."""
     world = make_world()
     stream, moments = world.stream(seed=seed), random.Random(seed)
-    with Production(world.producer, stream.take, per_second=700, most=40_000) as production:
+    with Production(world.producer, stream.take, per_second=700, most=20_000) as production:
         for _ in range(5):
             kappa = world.start()
             kappa.wait_for_http()
@@ -39,7 +39,7 @@ def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int) ->
 def test_sigterm_at_random_moments(make_world: WorldMaker) -> None:
     world = make_world()
     stream, moments = world.stream(seed=110), random.Random(110)
-    with Production(world.producer, stream.take, per_second=700, most=40_000) as production:
+    with Production(world.producer, stream.take, per_second=700, most=20_000) as production:
         for _ in range(4):
             kappa = world.start()
             kappa.wait_for_http()

@@ -104,7 +104,7 @@ def test_s3_is_away_and_the_aggregates_stay_fresh(make_world: WorldMaker, contro
     stream = world.stream(seed=303, step_ms=None)
     kappa = world.start()
     kappa.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=400, most=40_000):
+    with Production(world.producer, stream.take, per_second=400, most=20_000):
         time.sleep(2)
         with controlled_stack.without("s3"):
             _wait_until_noticed(kappa, "object_store")
@@ -134,7 +134,7 @@ def test_clickhouse_is_away_and_the_archive_goes_on(make_world: WorldMaker, cont
     stream = world.stream(seed=304)
     kappa = world.start()
     kappa.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=800, most=40_000):
+    with Production(world.producer, stream.take, per_second=800, most=20_000):
         time.sleep(2)
         with controlled_stack.without("clickhouse"):
             _wait_until_noticed(kappa, "hot_store")
@@ -152,7 +152,7 @@ def test_crashes_during_outages(make_world: WorldMaker, controlled_stack: Stack)
     """Killed while each store is away: sealing stood still half-way, and goes on from there."""
     world = make_world()
     stream = world.stream(seed=305)
-    with Production(world.producer, stream.take, per_second=800, most=40_000) as production:
+    with Production(world.producer, stream.take, per_second=800, most=20_000) as production:
         for service, name in (("clickhouse", "hot_store"), ("s3", "object_store")):
             kappa = world.start()
             kappa.wait_until_ready()
@@ -175,7 +175,7 @@ def test_kafka_is_away(make_world: WorldMaker, controlled_stack: Stack) -> None:
     stream = world.stream(seed=306)
     kappa = world.start()
     kappa.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=800, most=40_000):
+    with Production(world.producer, stream.take, per_second=800, most=20_000):
         time.sleep(2)
         with controlled_stack.without("kafka"):
             _wait_until_noticed(kappa, "kafka")

@@ -24,7 +24,7 @@ def test_instances_join_and_leave_under_load(make_world: WorldMaker) -> None:
     stream = world.stream(seed=201)
     first = world.start()
     first.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=900, most=40_000):
+    with Production(world.producer, stream.take, per_second=900, most=20_000):
         time.sleep(1)
         second = world.start()
         _wait_for_a_share(second)
@@ -48,7 +48,7 @@ def test_a_suspended_owner_comes_back_as_a_zombie(make_world: WorldMaker) -> Non
     stream = world.stream(seed=202)
     first = world.start()
     first.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=900, most=30_000):
+    with Production(world.producer, stream.take, per_second=900, most=20_000):
         time.sleep(2)
         first.suspend()
         second = world.start()

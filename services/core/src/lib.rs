@@ -1,14 +1,14 @@
 //! Tour to come.
 
+pub mod anomaly;
+pub mod archive;
+pub mod contract;
 pub mod decode;
+pub mod digest;
+pub mod partition;
+mod prefetch;
 pub mod record;
 pub mod reject;
-pub mod anomaly;
-pub mod digest;
 pub mod rows;
 pub mod snapshot;
 pub mod windows;
-pub mod archive;
-pub mod contract;
-pub mod partition;
-mod prefetch;

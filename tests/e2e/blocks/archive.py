@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .object_store import Place, header_pairs, python_rows
+from .object_store import Place, header_pairs, parquet_of, python_rows
 from .records import Accepted, PlannedRecord, Rejected, SentLog
 from .schemas import READER_FIELDS
 from .segment_keys import SegmentKey, date_and_hour, parse_segment_key
@@ -40,17 +40,17 @@ class Archive:
 
 def read_archive(place: Place, topic: str, with_rows: bool = True) -> Archive:
     archive = Archive()
-    for key in place.keys():
-        segment = _read_segment(place, key, topic, with_rows)
+    for key, content in place.read_all().items():
+        segment = _read_segment(key, content, topic, with_rows)
         archive.segments[segment.key.partition].append(segment)
     for segments in archive.segments.values():
         segments.sort(key=lambda segment: segment.key.start)
     return archive
 
 
-def _read_segment(place: Place, key: str, topic: str, with_rows: bool) -> Segment:
+def _read_segment(key: str, content: bytes, topic: str, with_rows: bool) -> Segment:
     parsed = parse_segment_key(key)
-    file = place.parquet(key)
+    file = parquet_of(content)
     pairs = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
     pairs |= {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
     footer = {name.removeprefix("kappa."): value for name, value in pairs.items() if name.startswith("kappa.")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .archive import Archive
-from .object_store import Place, header_pairs, python_rows
+from .object_store import Place, header_pairs, parquet_of, python_rows
 from .records import SentLog
 from .segment_keys import parse_segment_key
 
@@ -14,9 +14,9 @@ DeadLetters = dict[tuple[int, int], dict[str, object]]
 
 def read_dead_letters(place: Place, topic: str) -> DeadLetters:
     letters: DeadLetters = {}
-    for key in place.keys():
+    for key, content in place.read_all().items():
         parsed = parse_segment_key(key)
-        table = place.parquet(key).read()
+        table = parquet_of(content).read()
         assert parsed.topic == topic, f"{key} is of another topic"
         assert table.column_names == COLUMNS, f"{key} has columns {table.column_names}"
         assert table.num_rows > 0, f"{key} is empty"

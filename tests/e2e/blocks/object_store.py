@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from .stack import Stack
+
+READERS = 8
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,21 @@ class Place:
         with self.files.open_input_file(f"{self.bucket}/{self.prefix}/{key}") as file:
             return bytes(file.read())
 
+    def read_all(self) -> dict[str, bytes]:
+        """Every object below the place. Many at once: each costs little but waiting."""
+        keys = self.keys()
+        with ThreadPoolExecutor(READERS) as readers:
+            return dict(zip(keys, readers.map(self.read, keys), strict=True))
+
     def size(self, key: str) -> int:
         return int(self.files.get_file_info(f"{self.bucket}/{self.prefix}/{key}").size)
 
     def delete(self, key: str) -> None:
         self.files.delete_file(f"{self.bucket}/{self.prefix}/{key}")
 
-    def parquet(self, key: str) -> pq.ParquetFile:
-        return pq.ParquetFile(pa.BufferReader(self.read(key)))
+
+def parquet_of(content: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.BufferReader(content))
 
 
 def connect(stack: Stack) -> fs.S3FileSystem:

@@ -132,7 +132,7 @@ class World:
             },
             "hot_store": {"url": self.stack.clickhouse_url, "database": self.hot_store.database, "emit_interval": "200ms"},
             "windows": {"length": f"{self.window_ms}ms", "allowed_lateness": f"{self.lateness_ms}ms"},
-            "checkpoint": {"interval": "1s"},
+            "checkpoint": {"interval": "2s"},
             "limits": {"memory": "256MiB", "max_record_bytes": f"{MAX_RECORD_BYTES}"},
             "pipeline": {"shutdown_timeout": "30s"},
             # The records' timestamps lie in the past, which looks like lag.

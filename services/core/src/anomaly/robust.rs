@@ -4,8 +4,9 @@
 //!   innovations (Huber 1964), so that the anomalies themselves hardly move them.
 //! * A **spike** is far away both by its level and by its step. A daily cycle moves the level, but in small steps; a
 //!   sensor that comes back from a spike makes a large step, but to its usual level. Neither is flagged.
-//! * A **drift** is a run of small deviations to one side: a two-sided CUSUM (Page 1954) of the clipped distance from
-//!   a slow level.
+//! * A **drift** is a run of deviations to one side: a two-sided CUSUM (Page 1954) of the clipped distance from a slow
+//!   level, in units of the usual distance from it, so that a daily cycle, which the slow level always lags a little, is
+//!   usual. Both go by time, not by events: for a sensor that reports each second as for one that reports each minute.
 //! * A **flatline** is a long run of one value in a series that used to change.
 //!
 //! After a flag the series is quiet for a while (refractory period): one incident, one flag.
@@ -15,8 +16,13 @@ use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 
 /// Weight of a new value in the fast level and the scales: the memory is about 32 events.
 const FAST: f64 = 1.0 / 32.0;
-/// Weight of a new value in the slow level, against which drift is measured.
-const SLOW: f64 = 1.0 / 512.0;
+/// Time constant of the slow level, against which drift is measured, in seconds.
+const SLOW_SECONDS: f64 = 256.0;
+/// Time constant of the usual distance from the slow level, in seconds.
+const SLOW_SPREAD_SECONDS: f64 = 8.0 * SLOW_SECONDS;
+/// Nothing is learnt from a value that was repeated more often than this: else a stuck sensor would shrink its own
+/// scales, and its first movement afterwards would look like a spike.
+const STUCK: u32 = 4;
 /// Innovations are clipped at so many standard deviations.
 const CLIP: f64 = 3.0;
 /// Mean absolute deviation to standard deviation, for a Gaussian: sqrt(pi / 2).
@@ -38,7 +44,7 @@ pub struct Robust {
     spike_distance: f64,
 }
 
-/// What is known of one series: 88 bytes.
+/// What is known of one series: 96 bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RobustMemory {
     seen: u32,
@@ -54,6 +60,8 @@ pub struct RobustMemory {
     /// Mean absolute step between neighbouring values.
     step_spread: f64,
     slow_level: f64,
+    /// Mean absolute deviation from `slow_level`.
+    slow_spread: f64,
     /// CUSUM sums: upwards and downwards.
     drift_up: f64,
     drift_down: f64,
@@ -93,7 +101,6 @@ impl RobustMemory {
             last_value: value,
             level: value,
             slow_level: value,
-            changing: 1.0,
             ..Self::default()
         }
     }
@@ -107,35 +114,43 @@ impl RobustMemory {
     }
 
     #[inline]
-    fn learn(&mut self, value: f64) {
+    fn learn(&mut self, seconds: f64, value: f64) {
         let step = value - self.last_value;
-        self.changing += FAST / 2.0 * (f64::from(u8::from(step != 0.0)) - self.changing);
-        self.same = if step == 0.0 { self.same.saturating_add(1) } else { 0 };
-        self.step_spread += self.weight() * (clip(step.abs(), self.step_spread) - self.step_spread);
-
-        let from_slow = value - self.slow_level;
-        let drift = signed_distance_in(from_slow, self.spread).clamp(-CLIP, CLIP);
-        self.drift_up = (self.drift_up + drift - DRIFT_SLACK).max(0.0);
-        self.drift_down = (self.drift_down - drift - DRIFT_SLACK).max(0.0);
-        self.slow_level += SLOW.max(self.weight_of_first()) * clip_signed(from_slow, self.spread);
-
-        let deviation = value - self.level;
-        let weight = self.weight();
-        self.level += weight * clip_signed(deviation, self.spread);
-        self.spread += weight * (clip(deviation.abs(), self.spread) - self.spread);
         self.last_value = value;
         self.seen = self.seen.saturating_add(1);
+        self.same = if step == 0.0 { self.same.saturating_add(1) } else { 0 };
+        if self.same > STUCK {
+            self.drift_up = 0.0;
+            self.drift_down = 0.0;
+            return;
+        }
+        self.follow_slowly(seconds, value);
+        let weight = FAST.max(self.weight_of_first());
+        self.changing += weight * (f64::from(u8::from(step != 0.0)) - self.changing);
+        self.step_spread += weight * (clip(step.abs(), self.step_spread) - self.step_spread);
+        let deviation = value - self.level;
+        self.level += weight * clip_signed(deviation, self.spread);
+        self.spread += weight * (clip(deviation.abs(), self.spread) - self.spread);
+    }
+
+    /// Adds the distance from the slow level to the CUSUM sums, then moves the level.
+    #[inline]
+    fn follow_slowly(&mut self, seconds: f64, value: f64) {
+        let deviation = value - self.slow_level;
+        let distance = signed_distance_in(deviation, self.slow_spread).clamp(-CLIP, CLIP);
+        self.drift_up = (self.drift_up + distance - DRIFT_SLACK).max(0.0);
+        self.drift_down = (self.drift_down - distance - DRIFT_SLACK).max(0.0);
+        let of_first = self.weight_of_first();
+        let weight = (seconds / (seconds + SLOW_SECONDS)).max(of_first);
+        self.slow_level += weight * clip_signed(deviation, self.slow_spread);
+        let weight = (seconds / (seconds + SLOW_SPREAD_SECONDS)).max(of_first);
+        self.slow_spread += weight * (clip(deviation.abs(), self.slow_spread) - self.slow_spread);
     }
 
     /// Early values weigh more, so that the averages do not start at the first value and stay there.
     #[inline]
-    fn weight(&self) -> f64 {
-        FAST.max(self.weight_of_first())
-    }
-
-    #[inline]
     fn weight_of_first(&self) -> f64 {
-        if self.seen >= 512 { 0.0 } else { 1.0 / f64::from(self.seen + 1) }
+        if self.seen >= 64 { 0.0 } else { 1.0 / f64::from(self.seen) }
     }
 }
 
@@ -179,14 +194,17 @@ impl AnomalyDetector for Robust {
             // Out of order: its step is not a step of the series, so nothing is learnt from it.
             return Verdict { distance: 0.0, expected, kind: None };
         }
+        let seconds = (event_time_ms - memory.last_time_ms) as f64 / 1e3;
         memory.last_time_ms = event_time_ms;
-        memory.learn(value);
+        memory.learn(seconds, value);
         let kind = self.kind_of(memory, distance);
         memory.quiet = memory.quiet.saturating_sub(1);
         if kind.is_some() {
             memory.quiet = self.refractory;
+            // Where a drift has arrived is the new normal.
             memory.drift_up = 0.0;
             memory.drift_down = 0.0;
+            memory.slow_level = memory.level;
         }
         let judged = if memory.seen <= self.warm_up { 0.0 } else { distance };
         Verdict { distance: judged, expected, kind }
@@ -203,6 +221,7 @@ impl AnomalyDetector for Robust {
             memory.spread,
             memory.step_spread,
             memory.slow_level,
+            memory.slow_spread,
             memory.drift_up,
             memory.drift_down,
             memory.changing,
@@ -222,6 +241,7 @@ impl AnomalyDetector for Robust {
             spread: from.f64()?,
             step_spread: from.f64()?,
             slow_level: from.f64()?,
+            slow_spread: from.f64()?,
             drift_up: from.f64()?,
             drift_down: from.f64()?,
             changing: from.f64()?,
@@ -258,9 +278,10 @@ mod tests {
 
     fn flags(values: impl IntoIterator<Item = f64>) -> Vec<(usize, AnomalyKind)> {
         let (detector, mut memory) = (detector(), RobustMemory::default());
-        let verdicts = values.into_iter().enumerate().map(|(second, value)| {
-            (second, detector.observe(&mut memory, second as i64 * 1_000, value).kind)
-        });
+        let verdicts = values
+            .into_iter()
+            .enumerate()
+            .map(|(second, value)| (second, detector.observe(&mut memory, second as i64 * 1_000, value).kind));
         verdicts.filter_map(|(second, kind)| kind.map(|kind| (second, kind))).collect()
     }
 
@@ -268,6 +289,16 @@ mod tests {
     fn a_usual_day_raises_no_flag() {
         let mut noise = Noise(1);
         assert_eq!(flags((0..86_400).map(|second| reading(second, &mut noise))), []);
+    }
+
+    #[test]
+    fn a_usual_week_of_one_reading_a_minute_raises_no_flag() {
+        let (detector, mut memory, mut noise) = (detector(), RobustMemory::default(), Noise(5));
+        for minute in 0..7 * 1_440_u32 {
+            let value = reading(minute * 60, &mut noise);
+            let verdict = detector.observe(&mut memory, i64::from(minute) * 60_000, value);
+            assert_eq!(verdict.kind, None, "minute {minute}");
+        }
     }
 
     #[test]

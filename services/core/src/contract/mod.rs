@@ -103,9 +103,10 @@ impl EventFields {
             return Err(Reject::new(Reason::NonFiniteValue, detail));
         }
         self.check_time(time_ms, record_timestamp_ms, limits)?;
-        let bad_quality = self.quality.as_ref().is_some_and(|(column, bad)| {
-            columns.column(*column).str_at(row).is_some_and(|quality| quality == bad)
-        });
+        let bad_quality = self
+            .quality
+            .as_ref()
+            .is_some_and(|(column, bad)| columns.column(*column).str_at(row).is_some_and(|quality| quality == bad));
         Ok(ValidEvent { time_ms, value, bad_quality })
     }
 

@@ -368,8 +368,8 @@ impl PartitionState {
     fn detail_again(&mut self, record: &LogRecord<'_>, reason: &Reason) -> String {
         let settings = Arc::clone(&self.settings);
         let row = self.columns.rows();
-        let found = unframe(record.value, record.headers).and_then(|(reference, body)| {
-            match self.writers.get(&reference) {
+        let found =
+            unframe(record.value, record.headers).and_then(|(reference, body)| match self.writers.get(&reference) {
                 Some(WriterSchema::Readable { decoder, .. }) => {
                     decoder.decode(body, &mut self.columns)?;
                     settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits).map(|_| ())
@@ -377,8 +377,7 @@ impl PartitionState {
                 Some(WriterSchema::Refused(reject)) => Err(reject.clone()),
                 None if *reason == Reason::UnknownSchemaId => Err(UnknownSchemas::reject(reference)),
                 None => Ok(()),
-            }
-        });
+            });
         self.columns.truncate(row);
         match found {
             Err(reject) if reject.reason == *reason => reject.detail,

@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in ["", "{}", "[[1]]", "[[1,0,\"tombstone\"]]", "[[5,2,\"tombstone\"],[6,1,\"tombstone\"]]", "[[1,1,\"x\"]]"] {
+        for bad in
+            ["", "{}", "[[1]]", "[[1,0,\"tombstone\"]]", "[[5,2,\"tombstone\"],[6,1,\"tombstone\"]]", "[[1,1,\"x\"]]"]
+        {
             assert_eq!(RejectedOffsets::from_json(bad), None, "{bad}");
         }
     }

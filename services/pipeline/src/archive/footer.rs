@@ -78,9 +78,8 @@ impl SegmentFooter {
             .filter_map(|pair| Some((pair.key.strip_prefix("kappa.")?, pair.value.as_deref()?)))
             .collect();
         let text = |name: &'static str| pairs.get(name).copied().ok_or(FooterError::Field(name));
-        let number = |name: &'static str| {
-            text(name)?.parse::<i64>().map_err(|_: ParseIntError| FooterError::Field(name))
-        };
+        let number =
+            |name: &'static str| text(name)?.parse::<i64>().map_err(|_: ParseIntError| FooterError::Field(name));
         if text("version")? != VERSION {
             return Err(FooterError::Field("version"));
         }

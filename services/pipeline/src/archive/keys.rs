@@ -40,13 +40,7 @@ mod tests {
     #[test]
     fn keys_are_as_documented() {
         let key = segment_key(&Path::from("raw"), "sensor-readings", 7, 1_234, 1_790_000_000_000);
-        assert_eq!(
-            key.as_ref(),
-            "raw/sensor-readings/date=2026-09-21/hour=14/00007-00000000000000001234.parquet"
-        );
-        assert_eq!(
-            snapshot_key(&Path::default(), "t", 0, 42).as_ref(),
-            "t/00000/00000000000000000042.snapshot"
-        );
+        assert_eq!(key.as_ref(), "raw/sensor-readings/date=2026-09-21/hour=14/00007-00000000000000001234.parquet");
+        assert_eq!(snapshot_key(&Path::default(), "t", 0, 42).as_ref(), "t/00000/00000000000000000042.snapshot");
     }
 }

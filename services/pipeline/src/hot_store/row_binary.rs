@@ -4,8 +4,24 @@ use kappa_core::rows::{AnomalyRow, SeriesKey, WindowRow};
 
 /// Columns of `windows_1m` behind the key columns, in the order of [`push_window`].
 pub(super) const WINDOW_COLUMNS: [&str; 18] = [
-    "window_start", "topic", "partition", "segment", "count", "sum", "min", "max", "m2", "first_value", "first_time",
-    "last_value", "last_time", "anomalies", "max_score", "bad_quality", "closed", "version",
+    "window_start",
+    "topic",
+    "partition",
+    "segment",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "m2",
+    "first_value",
+    "first_time",
+    "last_value",
+    "last_time",
+    "anomalies",
+    "max_score",
+    "bad_quality",
+    "closed",
+    "version",
 ];
 
 /// Columns of `anomalies` behind the key columns, in the order of [`push_anomaly`].

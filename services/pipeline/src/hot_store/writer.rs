@@ -157,7 +157,10 @@ impl Inserts {
             format!("INSERT INTO `{}`.{table} ({}) FORMAT RowBinary", config.database, quoted.join(", "))
         };
         Ok(Self {
-            client: reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().context("cannot make an HTTP client")?,
+            client: reqwest::Client::builder()
+                .timeout(REQUEST_TIMEOUT)
+                .build()
+                .context("cannot make an HTTP client")?,
             url: config.url.as_url().clone(),
             user: config.user.clone(),
             password: config.password()?.map(|secret| secret.expose().to_owned()),

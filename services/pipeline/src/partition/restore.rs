@@ -129,7 +129,11 @@ async fn first_start<R, H, C, L: PartitionLog>(
     let start = if let Some(newest) = snapshots.positions(&context.observer).await.last() {
         // The group's offsets have expired, or the crash came between snapshot and commit. Whatever has a snapshot is
         // durable up to there.
-        tracing::info!(partition = context.partition, offset = newest, "no committed offset: going on from the newest snapshot");
+        tracing::info!(
+            partition = context.partition,
+            offset = newest,
+            "no committed offset: going on from the newest snapshot"
+        );
         *newest
     } else {
         let start = log.resolve_start().await;
@@ -157,7 +161,8 @@ async fn load<R, H, C, L: PartitionLog>(
     loop {
         let key = snapshots.key(position);
         let found = snapshots.read(position, &context.observer).await;
-        let found = found.map_err(|_| StoppedLoudly::BadSnapshot { key: key.clone(), error: SnapshotError::NotASnapshot })?;
+        let found =
+            found.map_err(|_| StoppedLoudly::BadSnapshot { key: key.clone(), error: SnapshotError::NotASnapshot })?;
         if let Some(snapshot) = found {
             return open(context, &snapshot, key, position, bounds);
         }
@@ -166,7 +171,8 @@ async fn load<R, H, C, L: PartitionLog>(
             Some(newer) if newer != position => position = newer,
             _ => {
                 let available = snapshots.positions(&context.observer).await;
-                let available = if available.is_empty() { "none has".to_owned() } else { format!("{available:?} have") };
+                let available =
+                    if available.is_empty() { "none has".to_owned() } else { format!("{available:?} have") };
                 return Err(StoppedLoudly::MissingSnapshot { offset: position, key, available });
             }
         }

@@ -195,7 +195,9 @@ where
                     break;
                 }
                 Progress::Contradiction { offset, reject } => {
-                    return Err(self.contradiction(format!("offset {offset} counts as accepted, but is {reject}")).into());
+                    return Err(self
+                        .contradiction(format!("offset {offset} counts as accepted, but is {reject}"))
+                        .into());
                 }
             }
         }

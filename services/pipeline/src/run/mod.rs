@@ -67,7 +67,8 @@ impl Application {
             probe::create_only(root).await?;
         }
         let registry = RegistryClient::new(&config.registry)?.with_board(Arc::clone(&board));
-        let hot_store = ClickHouseStore::start(&config.hot_store, &config.event, &config.kafka.topic, Arc::clone(&board))?;
+        let hot_store =
+            ClickHouseStore::start(&config.hot_store, &config.event, &config.kafka.topic, Arc::clone(&board))?;
         let budget = MemoryBudget::new(config.limits.memory as usize);
         let indexed = [config.event.key.as_slice(), std::slice::from_ref(&config.event.time)].concat();
         let format = SegmentFormat::new(Arc::clone(&settings.archive_schema), &indexed);

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use kappa_core::record::LogBatch;
 use kappa_pipeline::memory::MemoryBudget;
-use kappa_pipeline::partition::seams::{
-    Delivery, GroupOffsets, LogBounds, LogLost, NotTheOwner, PartitionLog,
-};
+use kappa_pipeline::partition::seams::{Delivery, GroupOffsets, LogBounds, LogLost, NotTheOwner, PartitionLog};
 use tokio::sync::Notify;
 
 use crate::records::SimRecord;

@@ -85,7 +85,8 @@ impl Durable {
             }
             let content = self.store.get(&key).await.map_err(|error| error.to_string())?;
             let content = content.bytes().await.map_err(|error| error.to_string())?;
-            let metadata = ParquetMetaDataReader::new().parse_and_finish(&content).map_err(|error| error.to_string())?;
+            let metadata =
+                ParquetMetaDataReader::new().parse_and_finish(&content).map_err(|error| error.to_string())?;
             let footer = SegmentFooter::from_metadata(&metadata).map_err(|error| error.to_string())?;
             lock(&self.footers).insert(start, footer);
         }
@@ -166,10 +167,7 @@ async fn read_archive(store: &InMemory) -> Result<BTreeMap<i64, Segment>, String
 
 /// A: the chain is contiguous from 0 to the end of the log, and rows and rejects are all records. Returns the rejected
 /// offsets with their reasons.
-fn check_chain(
-    segments: &BTreeMap<i64, Segment>,
-    records: &[SimRecord],
-) -> Result<BTreeMap<i64, String>, String> {
+fn check_chain(segments: &BTreeMap<i64, Segment>, records: &[SimRecord]) -> Result<BTreeMap<i64, String>, String> {
     let mut end = 0;
     let mut rejected = BTreeMap::new();
     for (start, segment) in segments {
@@ -221,7 +219,11 @@ fn check_rows(
         }
     }
     if rows != expected {
-        return Err(format!("A: the archive has {} rows, {} were expected, or in another order", rows.len(), expected.len()));
+        return Err(format!(
+            "A: the archive has {} rows, {} were expected, or in another order",
+            rows.len(),
+            expected.len()
+        ));
     }
     Ok(())
 }

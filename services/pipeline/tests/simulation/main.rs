@@ -36,7 +36,9 @@ fn run_seeds(seeds: u64) -> scenario::Outcome {
             }
             match run_seed(seed) {
                 Ok(outcome) => total.add(&outcome),
-                Err(broken) => panic!("seed {seed} breaks an invariant; replay it with KAPPA_SIM_SEED={seed}\n{broken}"),
+                Err(broken) => {
+                    panic!("seed {seed} breaks an invariant; replay it with KAPPA_SIM_SEED={seed}\n{broken}")
+                }
             }
         }
     };

@@ -43,7 +43,11 @@ pub(crate) struct SimRecord {
 /// What a record holds, apart from its schema.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Content {
-    Reading { series: String, time_ms: i64, value: f64 },
+    Reading {
+        series: String,
+        time_ms: i64,
+        value: f64,
+    },
     /// Refused for this reason whatever the registry says.
     Bad(&'static str),
 }

@@ -21,8 +21,8 @@ impl SchemaSource for SimRegistry {
         let SchemaReference::Id(id) = reference else {
             return SchemaVerdict::Unknown { detail: "no guids here".to_owned() };
         };
-        let is_known = id == Writer::Known.id()
-            || (id == Writer::KnownLater.id() && self.0.now_ms() > START_MS + KNOWN_AFTER_MS);
+        let is_known =
+            id == Writer::Known.id() || (id == Writer::KnownLater.id() && self.0.now_ms() > START_MS + KNOWN_AFTER_MS);
         if !is_known {
             return SchemaVerdict::Unknown { detail: format!("schema {id} not found") };
         }

@@ -116,12 +116,8 @@ impl Scenario {
         let store = SimStore::new(&world);
         let tables: Arc<Mutex<HotTables>> = Arc::default();
         let hot_store = SimHotStore { world: Arc::clone(&world), tables: Arc::clone(&tables) };
-        let durable = Durable {
-            store: Arc::clone(&store.inner),
-            tables,
-            world: Arc::clone(&world),
-            footers: Mutex::default(),
-        };
+        let durable =
+            Durable { store: Arc::clone(&store.inner), tables, world: Arc::clone(&world), footers: Mutex::default() };
         let brokers = Brokers::new(&world, move |offset| durable.check_commit(offset));
         let pacing = Pacing {
             emit_interval: Duration::from_millis(200 + world.below(1_000)),
@@ -279,11 +275,7 @@ fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
         reader,
         time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
         decode_limits: DecodeLimits::default(),
-        windows: WindowSettings {
-            length_ms: WINDOW_MS,
-            allowed_lateness_ms: LATENESS_MS,
-            forget_after_ms: 3_600_000,
-        },
+        windows: WindowSettings { length_ms: WINDOW_MS, allowed_lateness_ms: LATENESS_MS, forget_after_ms: 3_600_000 },
         detector: ConfiguredDetector::Robust(Robust::new(20, 20, 12.0, 30)),
         rows_per_batch,
         hash_seed: 1,

@@ -30,7 +30,12 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
         };
         self.context.observer.phase(Phase::Adopting);
         self.context.observer.adopted();
-        tracing::info!(partition = self.context.partition, start, end = footer.end, "replaying a segment that is sealed");
+        tracing::info!(
+            partition = self.context.partition,
+            start,
+            end = footer.end,
+            "replaying a segment that is sealed"
+        );
         self.state.begin_replay(Replay { end: footer.end, rejected: footer.rejected.clone() });
         self.adopting = Some(footer);
         Ok(())
