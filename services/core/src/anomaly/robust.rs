@@ -27,6 +27,8 @@ const STUCK: u32 = 4;
 const CLIP: f64 = 3.0;
 /// Mean absolute deviation to standard deviation, for a Gaussian: sqrt(pi / 2).
 const DEVIATION_TO_SIGMA: f64 = 1.253_314_137_315_500_3;
+/// Events before which nothing is clipped: the first few may lie close together by chance.
+const SETTLING: u32 = 16;
 /// Drift: deviations below this many standard deviations do not count (CUSUM's `k`).
 const DRIFT_SLACK: f64 = 1.5;
 /// Drift: the sum that raises the flag (CUSUM's `h`).
@@ -44,7 +46,7 @@ pub struct Robust {
     spike_distance: f64,
 }
 
-/// What is known of one series: 96 bytes.
+/// What is known of one series: 104 bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RobustMemory {
     seen: u32,
@@ -62,6 +64,8 @@ pub struct RobustMemory {
     slow_level: f64,
     /// Mean absolute deviation from `slow_level`.
     slow_spread: f64,
+    /// Event time that the slow averages have seen.
+    elapsed_seconds: f64,
     /// CUSUM sums: upwards and downwards.
     drift_up: f64,
     drift_down: f64,
@@ -77,7 +81,7 @@ impl Robust {
     }
 
     fn kind_of(&self, memory: &RobustMemory, distance: f64) -> Option<AnomalyKind> {
-        if memory.seen < self.warm_up || memory.quiet > 0 {
+        if memory.seen <= self.warm_up || memory.quiet > 0 {
             return None;
         }
         if distance >= self.spike_distance {
@@ -127,10 +131,10 @@ impl RobustMemory {
         self.follow_slowly(seconds, value);
         let weight = FAST.max(self.weight_of_first());
         self.changing += weight * (f64::from(u8::from(step != 0.0)) - self.changing);
-        self.step_spread += weight * (clip(step.abs(), self.step_spread) - self.step_spread);
+        self.step_spread += weight * (self.clip(step.abs(), self.step_spread) - self.step_spread);
         let deviation = value - self.level;
-        self.level += weight * clip_signed(deviation, self.spread);
-        self.spread += weight * (clip(deviation.abs(), self.spread) - self.spread);
+        self.level += weight * self.clip(deviation, self.spread);
+        self.spread += weight * (self.clip(deviation.abs(), self.spread) - self.spread);
     }
 
     /// Adds the distance from the slow level to the CUSUM sums, then moves the level.
@@ -140,11 +144,26 @@ impl RobustMemory {
         let distance = signed_distance_in(deviation, self.slow_spread).clamp(-CLIP, CLIP);
         self.drift_up = (self.drift_up + distance - DRIFT_SLACK).max(0.0);
         self.drift_down = (self.drift_down - distance - DRIFT_SLACK).max(0.0);
-        let of_first = self.weight_of_first();
-        let weight = (seconds / (seconds + SLOW_SECONDS)).max(of_first);
-        self.slow_level += weight * clip_signed(deviation, self.slow_spread);
-        let weight = (seconds / (seconds + SLOW_SPREAD_SECONDS)).max(of_first);
-        self.slow_spread += weight * (clip(deviation.abs(), self.slow_spread) - self.slow_spread);
+        self.slow_level += self.slow_weight(seconds, SLOW_SECONDS) * self.clip(deviation, self.slow_spread);
+        let usual = self.clip(deviation.abs(), self.slow_spread);
+        self.slow_spread += self.slow_weight(seconds, SLOW_SPREAD_SECONDS) * (usual - self.slow_spread);
+        self.elapsed_seconds += seconds;
+    }
+
+    /// A plain average over the time so far, until that is longer than the time constant.
+    #[inline]
+    fn slow_weight(&self, seconds: f64, time_constant: f64) -> f64 {
+        seconds / (self.elapsed_seconds.min(time_constant) + seconds).max(1e-3)
+    }
+
+    /// A deviation, cut at some times its usual size; not while the scales are still being found.
+    #[inline]
+    fn clip(&self, deviation: f64, spread: f64) -> f64 {
+        if self.seen < SETTLING || spread <= 0.0 {
+            return deviation;
+        }
+        let largest = CLIP * DEVIATION_TO_SIGMA * spread;
+        deviation.clamp(-largest, largest)
     }
 
     /// Early values weigh more, so that the averages do not start at the first value and stay there.
@@ -169,16 +188,6 @@ fn signed_distance_in(deviation: f64, spread: f64) -> f64 {
     (deviation / (DEVIATION_TO_SIGMA * spread)).clamp(-1e3, 1e3)
 }
 
-#[inline]
-fn clip(deviation: f64, spread: f64) -> f64 {
-    if spread <= 0.0 { deviation } else { deviation.min(CLIP * DEVIATION_TO_SIGMA * spread) }
-}
-
-#[inline]
-fn clip_signed(deviation: f64, spread: f64) -> f64 {
-    clip(deviation.abs(), spread).copysign(deviation)
-}
-
 impl AnomalyDetector for Robust {
     type Memory = RobustMemory;
 
@@ -201,10 +210,8 @@ impl AnomalyDetector for Robust {
         memory.quiet = memory.quiet.saturating_sub(1);
         if kind.is_some() {
             memory.quiet = self.refractory;
-            // Where a drift has arrived is the new normal.
             memory.drift_up = 0.0;
             memory.drift_down = 0.0;
-            memory.slow_level = memory.level;
         }
         let judged = if memory.seen <= self.warm_up { 0.0 } else { distance };
         Verdict { distance: judged, expected, kind }
@@ -222,6 +229,7 @@ impl AnomalyDetector for Robust {
             memory.step_spread,
             memory.slow_level,
             memory.slow_spread,
+            memory.elapsed_seconds,
             memory.drift_up,
             memory.drift_down,
             memory.changing,
@@ -242,6 +250,7 @@ impl AnomalyDetector for Robust {
             step_spread: from.f64()?,
             slow_level: from.f64()?,
             slow_spread: from.f64()?,
+            elapsed_seconds: from.f64()?,
             drift_up: from.f64()?,
             drift_down: from.f64()?,
             changing: from.f64()?,

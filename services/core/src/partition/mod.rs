@@ -34,9 +34,6 @@ use lookup::SeriesLookup;
 use segment::OpenSegment;
 use unknown_schemas::UnknownSchemas;
 
-/// Decoded bytes after which rows are taken out, however few they are.
-const BYTES_PER_BATCH: usize = 16 << 20;
-
 /// How many events ahead the state of a series is asked for: some hundred nanoseconds of work.
 const EVENTS_AHEAD: usize = 12;
 
@@ -61,6 +58,8 @@ pub struct PartitionSettings {
     pub detector: ConfiguredDetector,
     /// Rows after which [`PartitionState::process`] stops for [`PartitionState::take_rows`].
     pub rows_per_batch: usize,
+    /// Decoded bytes after which it stops, however few the rows are.
+    pub bytes_per_batch: usize,
     /// Seed of the series hash: any number; it changes no output.
     pub hash_seed: u64,
 }
@@ -395,6 +394,11 @@ impl PartitionState {
         self.metadata.finish(&self.settings.archive_schema, decoded, extra).map(Some)
     }
 
+    /// Bytes that the waiting rows have brought.
+    pub fn waiting_bytes(&self) -> usize {
+        self.columns.grown()
+    }
+
     /// Decoded rows that wait for [`Self::take_rows`].
     pub fn waiting_rows(&self) -> usize {
         self.columns.rows()
@@ -402,7 +406,7 @@ impl PartitionState {
 
     #[inline]
     fn enough_rows_wait(&self) -> bool {
-        self.columns.rows() >= self.settings.rows_per_batch || self.columns.grown() >= BYTES_PER_BATCH
+        self.columns.rows() >= self.settings.rows_per_batch || self.columns.grown() >= self.settings.bytes_per_batch
     }
 
     /// Whether the open segment holds a decision that is not a function of the log alone: the registry did not know a

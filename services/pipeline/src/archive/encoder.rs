@@ -116,6 +116,8 @@ pub struct SegmentEncoder {
     file: Arc<Mutex<FileState>>,
     /// Bytes that the file holds in memory, encoded or half-encoded.
     held: Arc<AtomicUsize>,
+    /// Bytes of rows that wait for the lane.
+    waiting: Arc<AtomicUsize>,
     reservation: Reservation,
 }
 
@@ -145,14 +147,17 @@ impl SegmentEncoder {
             lane,
             file: Arc::new(Mutex::new(FileState::Writing(Box::new(writer)))),
             held: Arc::new(AtomicUsize::new(0)),
+            waiting: Arc::new(AtomicUsize::new(0)),
             reservation: budget.reserve(0),
         })
     }
 
     /// Appends rows; waits while the lane is behind.
     pub async fn write(&mut self, rows: RecordBatch) {
-        let waiting = self.reservation_for(&rows);
-        let (file, held) = (Arc::clone(&self.file), Arc::clone(&self.held));
+        let bytes = rows.get_array_memory_size();
+        let reservation = self.reservation.sibling(bytes);
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let (file, held, waiting) = (Arc::clone(&self.file), Arc::clone(&self.held), Arc::clone(&self.waiting));
         let job = move || {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             if let FileState::Writing(writer) = &mut *file {
@@ -162,19 +167,16 @@ impl SegmentEncoder {
                 }
             }
             drop(rows);
-            drop(waiting);
+            drop(reservation);
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
         };
         self.lane.run(job).await;
-        self.reservation.resize(self.size());
+        self.reservation.resize(self.held.load(Ordering::Relaxed));
     }
 
-    fn reservation_for(&self, rows: &RecordBatch) -> Reservation {
-        self.reservation.sibling(rows.get_array_memory_size())
-    }
-
-    /// Bytes held so far: near what the file will have.
+    /// Bytes so far: no less than what the file will have, as rows that are not encoded yet count in full.
     pub fn size(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
     }
 
     /// Writes the footer and gives the file, with the share of memory that it holds.

@@ -180,7 +180,9 @@ impl Inserts {
         if let Some(password) = &self.password {
             request = request.header("X-ClickHouse-Key", password);
         }
-        let response = request.send().await.context("ClickHouse does not answer")?;
+        // The address holds the whole statement.
+        let response =
+            request.send().await.map_err(reqwest::Error::without_url).context("ClickHouse does not answer")?;
         let status = response.status();
         let exception = response.headers().contains_key("X-ClickHouse-Exception-Code");
         if status.is_success() && !exception {

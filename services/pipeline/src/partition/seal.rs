@@ -26,6 +26,20 @@ pub(super) struct SegmentToSeal {
     pub(super) reservation: Reservation,
 }
 
+/// A segment whose cut stands, with its dead letters written.
+#[derive(Debug)]
+pub(super) struct ArchivedSegment {
+    cut: SegmentCut,
+    emitted_before: Acknowledgements,
+    reservation: Reservation,
+}
+
+impl ArchivedSegment {
+    pub(super) fn end(&self) -> i64 {
+        self.cut.end
+    }
+}
+
 /// Waits for provisional writes: the number of the last that was sent, and of the last that was acknowledged.
 #[derive(Debug, Clone)]
 pub(super) struct Acknowledgements {
@@ -48,61 +62,26 @@ pub(super) enum SealReport {
     Stopped(StoppedLoudly),
 }
 
-/// Seals the segments of one partition, one after the other.
-pub(super) struct Sealer<R, H, C, G> {
-    pub(super) context: Arc<PartitionContext<R, H, C>>,
-    pub(super) group: G,
-    /// Positions of the snapshots that still exist, oldest first.
-    pub(super) snapshots: Vec<i64>,
-}
+/// Goes through steps 1 and 2.
+#[derive(Debug)]
+pub(super) struct Archiver<R, H, C>(pub(super) Arc<PartitionContext<R, H, C>>);
 
-impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Sealer<R, H, C, G> {
-    /// Finds the snapshots that earlier owners left, so that they are deleted when their time comes.
-    pub(super) async fn find_snapshots(&mut self) {
-        let Some(current) = self.snapshots.last().copied() else { return };
-        let mut found = snapshots_of(&self.context).positions(&self.context.observer).await;
-        found.retain(|position| *position < current);
-        found.push(current);
-        self.snapshots = found;
-    }
-
-    /// Goes through the five steps. `durable` is called after the first.
-    pub(super) async fn seal(&mut self, segment: SegmentToSeal, durable: impl FnOnce(i64)) -> SealReport {
-        match self.try_seal(segment, durable).await {
-            Ok(report) => report,
-            Err(stopped) => SealReport::Stopped(stopped),
-        }
-    }
-
-    async fn try_seal(
-        &mut self,
-        segment: SegmentToSeal,
-        durable: impl FnOnce(i64),
-    ) -> Result<SealReport, StoppedLoudly> {
+impl<R, H, C> Archiver<R, H, C> {
+    /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
+    pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
         let SegmentToSeal { cut, encoder, emitted_before, reservation } = segment;
         if let Some(encoder) = encoder
-            && !self.create_archive_object(&cut, encoder).await?
+            && !self.create_archive_object(&cut, encoder).await.map_err(SealReport::Stopped)?
         {
-            return Ok(SealReport::LostTheRace);
+            return Err(SealReport::LostTheRace);
         }
-        durable(cut.end);
-        self.create_dead_letters(&cut).await?;
-        let (end, snapshot) = (cut.end, cut.snapshot);
-        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
-        self.write_hot_rows(rows, emitted_before).await;
-        self.create_snapshot(end, &snapshot).await?;
-        if self.group.commit(end).await.is_err() {
-            return Ok(SealReport::NotTheOwner);
-        }
-        self.context.observer.committed(end, self.context.clock.now_ms());
-        drop(reservation);
-        self.prune_snapshots(end).await;
-        Ok(SealReport::Committed)
+        self.create_dead_letters(&cut).await.map_err(SealReport::Stopped)?;
+        Ok(ArchivedSegment { cut, emitted_before, reservation })
     }
 
     /// Step 1. Returns whether the cut stands.
     async fn create_archive_object(&self, cut: &SegmentCut, encoder: SegmentEncoder) -> Result<bool, StoppedLoudly> {
-        let context = &self.context;
+        let context = &self.0;
         let footer = footer_of(context, cut);
         let finished = encoder.finish(&footer).await;
         let (file, _reservation) = finished.map_err(|error| StoppedLoudly::Internal(error.to_string()))?;
@@ -128,7 +107,7 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Sealer<R, H, C, G> {
         if cut.rejects.is_empty() {
             return Ok(());
         }
-        let context = &self.context;
+        let context = &self.0;
         let topic = &context.settings.topic;
         let encoded = dead_letters::encode(topic, context.partition, cut.start..cut.end, &cut.rejects);
         let file = encoded.map_err(|error| StoppedLoudly::Internal(format!("cannot encode dead letters: {error}")))?;
@@ -136,6 +115,44 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Sealer<R, H, C, G> {
         let key = segment_key(&root.prefix, topic, context.partition, cut.start, cut.first_timestamp_ms);
         storage::create(root, &key, file, &context.observer).await;
         Ok(())
+    }
+}
+
+/// Goes through steps 3 to 5.
+#[derive(Debug)]
+pub(super) struct Committer<R, H, C, G> {
+    pub(super) context: Arc<PartitionContext<R, H, C>>,
+    pub(super) group: G,
+    /// Positions of the snapshots that still exist, oldest first.
+    pub(super) snapshots: Vec<i64>,
+}
+
+impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
+    /// Finds the snapshots that earlier owners left, so that they are deleted when their time comes.
+    pub(super) async fn find_snapshots(&mut self) {
+        let Some(current) = self.snapshots.last().copied() else { return };
+        let mut found = snapshots_of(&self.context).positions(&self.context.observer).await;
+        found.retain(|position| *position < current);
+        found.push(current);
+        self.snapshots = found;
+    }
+
+    /// Steps 3 to 5, for one segment after the other.
+    pub(super) async fn commit(&mut self, segment: ArchivedSegment) -> SealReport {
+        let ArchivedSegment { cut, emitted_before, reservation } = segment;
+        let (end, snapshot) = (cut.end, cut.snapshot);
+        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
+        self.write_hot_rows(rows, emitted_before).await;
+        if let Err(stopped) = self.create_snapshot(end, &snapshot).await {
+            return SealReport::Stopped(stopped);
+        }
+        if self.group.commit(end).await.is_err() {
+            return SealReport::NotTheOwner;
+        }
+        self.context.observer.committed(end, self.context.clock.now_ms());
+        drop(reservation);
+        self.prune_snapshots(end).await;
+        SealReport::Committed
     }
 
     /// Step 3. Everything that is true up to the end of the segment, and everything that was sent before.

@@ -182,6 +182,7 @@ where
                 Progress::Consumed => break,
                 Progress::RowsWait { index: next } => {
                     self.encode_rows().await?;
+                    self.cut_if_due().await?;
                     index = next;
                 }
                 Progress::SegmentEnds { index: next } => {
@@ -272,7 +273,7 @@ where
 
     fn segment_bytes(&self) -> usize {
         let encoded = self.encoder.as_ref().map_or(0, SegmentEncoder::size);
-        encoded + self.state.segment_rejects().memory()
+        encoded + self.state.waiting_bytes() + self.state.segment_rejects().memory()
     }
 
     fn note_memory(&mut self) {

@@ -20,6 +20,10 @@ const FORGET_SERIES_AFTER: Duration = Duration::from_hours(24);
 /// Rows of a batch on its way to Parquet: enough for the encoder to work at full speed.
 const ROWS_PER_BATCH: usize = 8_192;
 
+/// Bounds on the bytes of a batch of large records; in between a quarter of a segment, so that segments keep to their size.
+const SMALLEST_BATCH_BYTES: usize = 256 << 10;
+const LARGEST_BATCH_BYTES: usize = 4 << 20;
+
 /// Everything that the core needs to know.
 pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> {
     let avsc = config.reader_schema()?;
@@ -47,6 +51,7 @@ pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> 
         },
         detector: detector(&config.anomaly),
         rows_per_batch: ROWS_PER_BATCH,
+        bytes_per_batch: (config.checkpoint.max_bytes as usize / 4).clamp(SMALLEST_BATCH_BYTES, LARGEST_BATCH_BYTES),
         // Unknown to producers, so that they cannot choose keys that collide.
         hash_seed: RandomState::new().hash_one(0),
     })

@@ -278,6 +278,7 @@ fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
         windows: WindowSettings { length_ms: WINDOW_MS, allowed_lateness_ms: LATENESS_MS, forget_after_ms: 3_600_000 },
         detector: ConfiguredDetector::Robust(Robust::new(20, 20, 12.0, 30)),
         rows_per_batch,
+        bytes_per_batch: 1 << 20,
         hash_seed: 1,
     })
 }

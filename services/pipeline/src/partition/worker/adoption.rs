@@ -14,7 +14,8 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
     /// segment may have been sealed by a former owner: then its footer decides.
     pub(super) async fn open_segment(&mut self, delivery: &Delivery, index: usize) -> Result<(), StoppedLoudly> {
         let index = index.max(delivery.batch.position_of(self.state.position()));
-        if index >= delivery.batch.len() {
+        // The first record may have been here before, waiting for its schema.
+        if index >= delivery.batch.len() || self.adopting.is_some() {
             return Ok(());
         }
         self.sighting.segment_opened_at_ms = Some(self.context.clock.now_ms());

@@ -1,4 +1,5 @@
-//! The queue of cut segments: sealed one after the other in a task of their own, while the worker goes on.
+//! The queue of cut segments: sealed in order, in two tasks, while the worker goes on. The second commits what the first
+//! has archived; with the hot store away the archive runs ahead of it, within the memory budget.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::context::PartitionContext;
-use super::super::seal::{SealReport, Sealer, SegmentToSeal};
+use super::super::seal::{ArchivedSegment, Archiver, Committer, SealReport, SegmentToSeal};
 use super::super::seams::{GroupOffsets, HotStore, WallClock};
 
 /// Cut segments on their way. Dropped with the worker, and their sealing with it.
@@ -16,7 +17,7 @@ pub(super) struct SealQueue {
     reports: mpsc::UnboundedReceiver<SealReport>,
     /// Segments that were pushed and not yet reported as committed.
     under_way: usize,
-    _task: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl SealQueue {
@@ -27,21 +28,37 @@ impl SealQueue {
     ) -> Self {
         let (segments, mut queue) = mpsc::unbounded_channel::<SegmentToSeal>();
         let (report, reports) = mpsc::unbounded_channel();
-        let mut sealer = Sealer { context: Arc::clone(context), group, snapshots: vec![position] };
-        let mut task = JoinSet::new();
-        task.spawn_local(async move {
-            sealer.find_snapshots().await;
+        let (archived, mut to_commit) = mpsc::unbounded_channel::<ArchivedSegment>();
+        let mut tasks = JoinSet::new();
+        let archiver = Archiver(Arc::clone(context));
+        let archiver_report = report.clone();
+        tasks.spawn_local(async move {
             while let Some(segment) = queue.recv().await {
-                let durable = |end| _ = report.send(SealReport::Durable { end });
-                let result = sealer.seal(segment, durable).await;
+                match archiver.archive(segment).await {
+                    Ok(segment) => {
+                        // The worker may be gone.
+                        _ = archiver_report.send(SealReport::Durable { end: segment.end() });
+                        _ = archived.send(segment);
+                    }
+                    Err(last) => {
+                        _ = archiver_report.send(last);
+                        return;
+                    }
+                }
+            }
+        });
+        let mut committer = Committer { context: Arc::clone(context), group, snapshots: vec![position] };
+        tasks.spawn_local(async move {
+            committer.find_snapshots().await;
+            while let Some(segment) = to_commit.recv().await {
+                let result = committer.commit(segment).await;
                 let is_last = !matches!(result, SealReport::Committed);
-                // The worker may be gone.
                 if report.send(result).is_err() || is_last {
                     return;
                 }
             }
         });
-        Self { segments, reports, under_way: 0, _task: task }
+        Self { segments, reports, under_way: 0, _tasks: tasks }
     }
 
     pub(super) fn push(&mut self, segment: SegmentToSeal) {
