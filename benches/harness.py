@@ -133,10 +133,19 @@ listen = "127.0.0.1:{self.port}"
         peak = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
         return Usage(cpu, int(peak.split()[1]) / 1024)
 
-    def stop(self) -> None:
-        """Waits until everything taken in is sealed and committed."""
+    def seal(self, events: int) -> float:
+        """Asks for the end; when the last of `events` offsets was committed."""
         self.process.send_signal(signal.SIGTERM)
-        if self.process.wait(timeout=120) != 0:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            status = self.status()
+            if status and sum(partition["committed"] or 0 for partition in status["partitions"]) >= events:
+                return time.monotonic()
+            time.sleep(0.01)
+        raise SystemExit(f"kappa did not commit everything: see {self.log.name}")
+
+    def wait_for_end(self) -> None:
+        if self.process.wait(timeout=60) != 0:
             raise SystemExit(f"kappa did not seal everything: see {self.log.name}")
 
 

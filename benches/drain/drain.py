@@ -39,8 +39,8 @@ def drain_once(stack: Stack, number: int, arguments: argparse.Namespace) -> dict
         time.sleep(0.02)
     taken_in = time.monotonic()
     usage = pipeline.usage()
-    pipeline.stop()
-    durable = time.monotonic()
+    durable = pipeline.seal(arguments.events)
+    pipeline.wait_for_end()
     database = topic.replace("-", "_")
     counted = int(stack.query(f"SELECT sum(count) FROM {database}.windows"))
     if counted != arguments.events:

@@ -32,7 +32,8 @@ def main() -> None:
              "--sensors", str(arguments.sensors), "--rate", str(arguments.rate)], stdout=subprocess.PIPE, text=True)
         samples = sample_until_done(pipeline, producer, events)
         usage = pipeline.usage()
-        pipeline.stop()
+        pipeline.seal(events)
+        pipeline.wait_for_end()
         counted = int(stack.query("SELECT sum(count) FROM sustain.windows"))
     # The first fifth is warm-up: series appear, buffers grow.
     steady = samples[len(samples) // 5:]

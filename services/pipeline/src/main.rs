@@ -1,12 +1,10 @@
 //! The `kappa` binary. Everything is in the library, so that tests can have it.
 
+mod allocator;
+
 use std::process::ExitCode;
 
-/// librdkafka allocates each message on one thread and frees it on another; mimalloc, which takes over C's `malloc` too,
-/// does that twice as fast as glibc. Measured: `docs/decisions`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_pages();
     kappa_pipeline::cli::main()
 }

@@ -21,9 +21,12 @@ use super::schedule::Schedule;
 /// How often the schedule is looked at.
 const TICK: Duration = Duration::from_millis(4);
 
-/// How many ticks' worth of records are sent in one tick at most. A backlog is made up for at this pace and not in one
-/// burst, which would overrun the embedded broker's log.
-const CATCH_UP: u64 = 3;
+/// A backlog is made up for at so many times the rate and not in one burst, which would overrun the embedded broker's
+/// log.
+const CATCH_UP: f64 = 3.0;
+
+/// How long the delivery reports are served at least in a tick.
+const SHORTEST_POLL: Duration = Duration::from_micros(200);
 
 /// How long the last records may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,7 +61,6 @@ impl RunningProducer {
         let work = Work {
             client,
             schedule: Schedule::new(options.rate),
-            most_at_once: (f64::from(options.rate) * TICK.as_secs_f64()).ceil() as u64 * CATCH_UP,
             options,
             fleet,
             held_back: Duration::ZERO,
@@ -105,7 +107,6 @@ struct Work {
     client: BaseProducer<DeliveryReports>,
     options: ProducerOptions,
     schedule: Schedule,
-    most_at_once: u64,
     fleet: Fleet,
     held_back: Duration,
     stop: Arc<AtomicBool>,
@@ -116,31 +117,35 @@ impl Work {
         let started = Instant::now();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let mut message = Message::default();
-        let mut next_tick = started;
+        let mut last_tick = started;
         while !self.stop.load(Relaxed) {
-            next_tick += TICK;
+            let since_last_tick = last_tick.elapsed();
+            last_tick += since_last_tick;
             self.report_punctuality(started.elapsed());
             if self.options.positions.are_far_behind(&self.options.produced) {
                 self.client.poll(TICK);
                 self.held_back += TICK;
                 continue;
             }
-            let due = self.schedule.due(started.elapsed()).min(self.most_at_once);
+            let due = self.schedule.due(started.elapsed()).min(self.most_after(since_last_tick));
             for _ in 0..due {
                 let due_at = epoch + self.schedule.take();
                 let ticket = self.fleet.next(due_at.as_millis() as i64, &mut message);
                 self.send(&message, ticket)?;
             }
             // Serves the delivery reports until the next tick; at least a little, however late we are.
-            let until_next_tick = next_tick.saturating_duration_since(Instant::now());
-            self.client.poll(until_next_tick.max(Duration::from_micros(200)));
-            // Ticks that were missed are not made up for: the schedule knows what is due.
-            next_tick = next_tick.max(Instant::now());
+            let until_next_tick = TICK.saturating_sub(last_tick.elapsed());
+            self.client.poll(until_next_tick.max(SHORTEST_POLL));
         }
         self.client.flush(FLUSH_TIMEOUT).context("wait for the last records to be acknowledged")?;
         // A flush ends when the queue is empty, which is before the last reports have been served.
         self.client.poll(TICK);
         Ok(self.fleet)
+    }
+
+    /// How many records may be sent when the last tick was so long ago.
+    fn most_after(&self, since_last_tick: Duration) -> u64 {
+        (f64::from(self.options.rate) * since_last_tick.max(TICK).as_secs_f64() * CATCH_UP).ceil() as u64
     }
 
     fn send(&self, message: &Message, ticket: Ticket) -> anyhow::Result<()> {
