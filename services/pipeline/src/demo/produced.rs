@@ -146,6 +146,11 @@ impl Produced {
         self.on_time.load(Relaxed) + self.late.load(Relaxed) + self.very_late.load(Relaxed) + invalid
     }
 
+    /// Records whose fate is known: acknowledged, or given up.
+    pub fn accounted(&self) -> u64 {
+        self.total() + self.failed.load(Relaxed)
+    }
+
     /// Everything at once.
     pub fn counts(&self) -> ProducedCounts {
         let mut invalid = BTreeMap::new();

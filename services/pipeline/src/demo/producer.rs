@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -118,6 +118,7 @@ impl Work {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let mut message = Message::default();
         let mut last_tick = started;
+        let mut sent = 0;
         while !self.stop.load(Relaxed) {
             let since_last_tick = last_tick.elapsed();
             last_tick += since_last_tick;
@@ -132,15 +133,27 @@ impl Work {
                 let due_at = epoch + self.schedule.take();
                 let ticket = self.fleet.next(due_at.as_millis() as i64, &mut message);
                 self.send(&message, ticket)?;
+                sent += 1;
             }
             // Serves the delivery reports until the next tick; at least a little, however late we are.
             let until_next_tick = TICK.saturating_sub(last_tick.elapsed());
             self.client.poll(until_next_tick.max(SHORTEST_POLL));
         }
         self.client.flush(FLUSH_TIMEOUT).context("wait for the last records to be acknowledged")?;
-        // A flush ends when the queue is empty, which is before the last reports have been served.
-        self.client.poll(TICK);
+        self.wait_for_last_reports(sent)?;
         Ok(self.fleet)
+    }
+
+    /// The books are closed only when every record sent is in them, one way or the other.
+    fn wait_for_last_reports(&self, sent: u64) -> anyhow::Result<()> {
+        let until = Instant::now() + FLUSH_TIMEOUT;
+        while self.options.produced.accounted() < sent {
+            if Instant::now() > until {
+                bail!("the fate of some records is not known {FLUSH_TIMEOUT:?} after the last one");
+            }
+            self.client.poll(TICK);
+        }
+        Ok(())
     }
 
     /// How many records may be sent when the last tick was so long ago.

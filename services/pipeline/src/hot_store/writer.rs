@@ -10,10 +10,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::row_binary::{ANOMALY_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_window};
 use crate::config::{EventConfig, HotStoreConfig};
 use crate::ops::Dependency;
+use crate::ops::metrics::HOT_WRITE_DURATION;
 use crate::ops::status::StatusBoard;
 use crate::partition::seams::{HotRows, HotStore};
 use crate::storage::Backoff;
@@ -91,7 +93,9 @@ impl Writer {
             while let Ok(next) = self.requests.try_recv() {
                 requests.push(next);
             }
+            let started = Instant::now();
             self.write(&requests).await;
+            metrics::histogram!(HOT_WRITE_DURATION).record(started.elapsed());
             for request in requests {
                 // Nobody waits any more if the partition was taken away meanwhile.
                 _ = request.acknowledged.send(());
@@ -175,8 +179,11 @@ impl Inserts {
             .client
             .post(self.url.clone())
             .query(&[("database", self.database.as_str()), ("query", query), ("async_insert", "0")])
-            .header("X-ClickHouse-User", &self.user)
             .body(body);
+        if self.url.username().is_empty() {
+            // ClickHouse refuses two ways of saying who one is.
+            request = request.header("X-ClickHouse-User", &self.user);
+        }
         if let Some(password) = &self.password {
             request = request.header("X-ClickHouse-Key", password);
         }

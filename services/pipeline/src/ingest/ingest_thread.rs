@@ -103,6 +103,7 @@ impl IngestThread {
         }
         let mut buffer = MessageBuffer::new(self.shared.limits.records_per_batch);
         while !self.shared.stopping.load(Ordering::Acquire) {
+            self.shared.status.count_turn();
             self.serve_events();
             self.serve_commands();
             self.end_if_topic_is_gone();

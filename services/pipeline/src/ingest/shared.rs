@@ -84,9 +84,20 @@ pub struct IngestStatus {
     problem: Mutex<Option<String>>,
     holding_back: AtomicBool,
     paused_partitions: AtomicUsize,
+    /// Turns of the consumer loop.
+    turns: AtomicU64,
 }
 
 impl IngestStatus {
+    /// How often the consumer loop has come round: it stands still only if the loop hangs.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What is wrong between this client and the brokers, as far as it knows.
     pub fn problem(&self) -> Option<String> {
         lock(&self.problem).clone()

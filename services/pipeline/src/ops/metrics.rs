@@ -89,7 +89,7 @@ metrics_table! {
         "Time from handing rows to the hot store to its durable acknowledgement";
     FRESHNESS = "kappa_freshness_seconds", Histogram, Seconds, [],
         "Time from the Kafka timestamp of the newest event of a row to the row's acknowledgement by the hot store";
-    RESTORE_DURATION = "kappa_restore_duration_seconds", Histogram, Seconds, [], "Time from the assignment of a partition to its first record";
+    RESTORE_DURATION = "kappa_restore_duration_seconds", Histogram, Seconds, [], "Time from the start of a partition to a state from which it goes on";
 }
 
 /// Bounds of the histograms, seconds.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kappa_core::partition::SegmentCut;
 use object_store::path::Path;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::context::PartitionContext;
 use super::restore::{StoppedLoudly, existing_segment, snapshots_of};
@@ -12,6 +13,7 @@ use super::seams::{GroupOffsets, HotRows, HotStore, WallClock};
 use crate::archive::{SegmentEncoder, SegmentFooter, segment_key};
 use crate::dead_letters;
 use crate::memory::Reservation;
+use crate::ops::metrics::SEAL_DURATION;
 use crate::storage::{self, Created};
 
 /// A cut segment on its way to being durable.
@@ -70,12 +72,15 @@ impl<R, H, C> Archiver<R, H, C> {
     /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
     pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
         let SegmentToSeal { cut, encoder, emitted_before, reservation } = segment;
+        let started = Instant::now();
         if let Some(encoder) = encoder
             && !self.create_archive_object(&cut, encoder).await.map_err(SealReport::Stopped)?
         {
             return Err(SealReport::LostTheRace);
         }
+        let started = took("archive", started);
         self.create_dead_letters(&cut).await.map_err(SealReport::Stopped)?;
+        took("dead_letters", started);
         Ok(ArchivedSegment { cut, emitted_before, reservation })
     }
 
@@ -142,13 +147,17 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
         let ArchivedSegment { cut, emitted_before, reservation } = segment;
         let (end, snapshot) = (cut.end, cut.snapshot);
         let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
+        let started = Instant::now();
         self.write_hot_rows(rows, emitted_before).await;
+        let started = took("hot_store", started);
         if let Err(stopped) = self.create_snapshot(end, &snapshot).await {
             return SealReport::Stopped(stopped);
         }
+        let started = took("snapshot", started);
         if self.group.commit(end).await.is_err() {
             return SealReport::NotTheOwner;
         }
+        took("commit", started);
         self.context.observer.committed(end, self.context.clock.now_ms());
         drop(reservation);
         self.prune_snapshots(end).await;
@@ -182,6 +191,12 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
             snapshots_of(&self.context).delete(oldest).await;
         }
     }
+}
+
+/// Records how long a step took, and starts the clock of the next.
+fn took(step: &'static str, started: Instant) -> Instant {
+    metrics::histogram!(SEAL_DURATION, "step" => step).record(started.elapsed());
+    Instant::now()
 }
 
 /// The footer of a cut segment.

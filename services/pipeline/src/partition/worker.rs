@@ -21,6 +21,7 @@ use super::seal::{SealReport, SegmentToSeal};
 use super::seams::{Delivery, HotStore, PartitionLog, SchemaSource, WallClock};
 use crate::archive::{SegmentEncoder, SegmentFooter};
 use crate::memory::Reservation;
+use crate::ops::metrics::RESTORE_DURATION;
 use crate::ops::status::PartitionState as Phase;
 
 /// How a partition ended, apart from being dropped by a revoke.
@@ -63,6 +64,7 @@ where
 {
     let end = loop {
         context.observer.phase(Phase::Restoring);
+        let started = tokio::time::Instant::now();
         let state = tokio::select! {
             biased;
             // Nothing was taken in yet, so there is nothing to seal.
@@ -74,6 +76,7 @@ where
             },
         };
         context.observer.committed(state.position(), context.clock.now_ms());
+        metrics::histogram!(RESTORE_DURATION).record(started.elapsed());
         context.observer.phase(Phase::Running);
         if let Interrupt::End(end) = Worker::new(&context, &mut log, state).run(&mut stop).await {
             break end;
@@ -243,7 +246,7 @@ where
         let provisional = self.sighting.lag_ms(self.state.position()) < catching_up_after_ms;
         let (windows, anomalies) = self.state.take_hot_rows(provisional);
         self.context.observer.flagged(anomalies.len());
-        self.emission.send(self.context, windows, anomalies);
+        self.emission.send(self.context, windows, anomalies, self.sighting.last_timestamp_ms);
     }
 
     async fn cut_if_due(&mut self) -> Result<(), Interrupt> {

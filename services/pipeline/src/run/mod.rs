@@ -155,7 +155,12 @@ async fn until_true(mut signal: watch::Receiver<bool>) {
 }
 
 async fn keep_house(board: Arc<StatusBoard>, budget: Arc<MemoryBudget>, ingest: Arc<IngestStatus>) {
+    let mut turns = 0;
     loop {
+        if ingest.turns() != turns {
+            turns = ingest.turns();
+            board.beat();
+        }
         board.set_memory(budget.used() as u64, budget.limit() as u64);
         match ingest.problem() {
             Some(problem) => board.dependency_failing(Dependency::Kafka, problem),

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use super::super::context::PartitionContext;
 use super::super::seal::Acknowledgements;
-use super::super::seams::{HotRows, HotStore};
+use super::super::seams::{HotRows, HotStore, WallClock};
+use crate::ops::metrics::FRESHNESS;
 
 /// Counts what was sent, and what was acknowledged.
 #[derive(Debug)]
@@ -32,11 +33,12 @@ impl Emission {
         Acknowledgements { sent: self.sent, acknowledged: self.acknowledged.subscribe() }
     }
 
-    pub(super) fn send<R: 'static, H: HotStore + 'static, C: 'static>(
+    pub(super) fn send<R: 'static, H: HotStore + 'static, C: WallClock + 'static>(
         &mut self,
         context: &Arc<PartitionContext<R, H, C>>,
         windows: Vec<WindowRow>,
         anomalies: Vec<AnomalyRow>,
+        newest_timestamp_ms: Option<i64>,
     ) {
         while self.writes.try_join_next().is_some() {}
         let rows = HotRows { windows, anomalies };
@@ -50,6 +52,10 @@ impl Emission {
         self.writes.spawn_local(async move {
             context.hot_store.write(Arc::new(rows)).await;
             drop(reservation);
+            if let Some(newest) = newest_timestamp_ms {
+                let age_ms = (context.clock.now_ms() - newest).max(0);
+                metrics::histogram!(FRESHNESS).record(age_ms as f64 / 1e3);
+            }
             acknowledged.send_replace(number);
         });
     }
