@@ -1,0 +1,88 @@
+//! The highest rate that is sustained: doubled until it is not, then halved in between.
+
+/// The search. Rates are events a second.
+#[derive(Debug, Clone)]
+pub struct Search {
+    to: f64,
+    /// How close the two ends must be, as a share of the lower.
+    precision: f64,
+    sustained: Option<f64>,
+    refused: Option<f64>,
+    next: f64,
+}
+
+impl Search {
+    /// From a rate that should be easy, to one that is enough.
+    pub fn new(from: f64, to: f64, precision: f64) -> Self {
+        Self { to, precision, sustained: None, refused: None, next: from.min(to) }
+    }
+
+    /// The rate to try next; `None` when it is found.
+    pub fn next(&self) -> Option<f64> {
+        if let (Some(low), Some(high)) = (self.sustained, self.refused) {
+            return ((high - low) / low > self.precision).then_some(self.next);
+        }
+        // All that was asked for is sustained; or so little is refused that it is not worth looking on.
+        let is_over = self.sustained.is_some_and(|low| low >= self.to) || self.next < 1.0;
+        (!is_over).then_some(self.next)
+    }
+
+    /// What came of the rate that was tried.
+    pub fn tried(&mut self, rate: f64, is_sustained: bool) {
+        if is_sustained {
+            self.sustained = Some(self.sustained.map_or(rate, |low| low.max(rate)));
+        } else {
+            self.refused = Some(self.refused.map_or(rate, |high| high.min(rate)));
+        }
+        self.next = match (self.sustained, self.refused) {
+            (Some(low), Some(high)) => f64::midpoint(low, high),
+            (Some(low), None) => (low * 2.0).min(self.to),
+            (None, Some(high)) => high / 2.0,
+            (None, None) => self.next,
+        };
+    }
+
+    /// The highest rate that was sustained.
+    pub fn sustained(&self) -> Option<f64> {
+        self.sustained
+    }
+
+    /// The lowest rate that was not.
+    pub fn refused(&self) -> Option<f64> {
+        self.refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(limit: f64, from: f64, to: f64) -> (Search, Vec<f64>) {
+        let mut search = Search::new(from, to, 0.1);
+        let mut tried = Vec::new();
+        while let Some(rate) = search.next() {
+            tried.push(rate);
+            search.tried(rate, rate <= limit);
+            assert!(tried.len() < 40, "{tried:?}");
+        }
+        (search, tried)
+    }
+
+    #[test]
+    fn doubles_then_bisects() {
+        let (found, tried) = search(130_000.0, 25_000.0, 800_000.0);
+        assert_eq!(tried, [25_000.0, 50_000.0, 100_000.0, 200_000.0, 150_000.0, 125_000.0, 137_500.0]);
+        assert_eq!((found.sustained(), found.refused()), (Some(125_000.0), Some(137_500.0)));
+    }
+
+    #[test]
+    fn looks_below_when_the_first_is_too_much_and_stops_at_the_end() {
+        let (found, tried) = search(30_000.0, 100_000.0, 800_000.0);
+        assert_eq!(&tried[..3], [100_000.0, 50_000.0, 25_000.0]);
+        assert!((27_000.0..=30_000.0).contains(&found.sustained().unwrap()));
+        let (found, tried) = search(f64::INFINITY, 100_000.0, 300_000.0);
+        assert_eq!((tried, found.refused()), (vec![100_000.0, 200_000.0, 300_000.0], None));
+        let (found, _) = search(0.0, 8.0, 16.0);
+        assert_eq!(found.sustained(), None);
+    }
+}
