@@ -2,15 +2,17 @@
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
 # make lint                          formatting, clippy, licences and advisories
 # make bench                         drain a preloaded topic through everything; writes target/bench/drain.json
+# make load [SCENARIO=steady] [RATE=] [FOR=]   open-loop load, judged by gates; writes target/load/report.html and .json
 # make stack-up · make stack-down    the local stack alone; addresses in target/stack/env
 
-FOR  ?=
-RATE ?= 50000
+FOR      ?=
+RATE     ?=
+SCENARIO ?= steady
 
 CARGO := cargo
 KAPPA := target/release/kappa
 
-.PHONY: help demo test lint bench sustain stack-up stack-down build
+.PHONY: help demo test lint bench load stack-up stack-down build
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -24,7 +26,7 @@ demo:
 	@tests/require cargo cc perl make python3
 	@$(MAKE) --no-print-directory build
 	@deploy/local/python-env demo > /dev/null
-	$(KAPPA) demo --rate $(RATE) $(if $(FOR),--for $(FOR))
+	$(KAPPA) demo $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
 
 test:
 	@tests/run
@@ -38,8 +40,10 @@ lint:
 bench:
 	@benches/drain/run
 
-sustain:
-	@benches/sustain/run
+load:
+	@tests/require cargo cc perl make python3 go mvn
+	$(CARGO) build --release --locked --bin kappa --bin kappa-loadtest
+	target/release/kappa-loadtest run $(SCENARIO) $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
 
 stack-up:
 	@deploy/local/stack up

@@ -220,7 +220,7 @@ fn list_scenarios(arguments: &ScenariosArguments) -> anyhow::Result<u8> {
         return Ok(0);
     }
     for name in scenarios.names() {
-        println!("{name:<12} {}", scenarios.get(name)?.about);
+        println!("{name:<12} {}", scenarios.get(&name)?.about);
     }
     Ok(0)
 }

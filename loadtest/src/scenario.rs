@@ -14,9 +14,6 @@ use crate::shape::{Phase, RateCurve};
 /// The scenarios that come with the program.
 const SHIPPED: &str = include_str!("../scenarios.toml");
 
-/// How deep scenarios may extend one another.
-const DEEPEST: usize = 8;
-
 /// The warm-up is at most this share of the duration.
 const LONGEST_WARM_UP: f64 = 0.2;
 
@@ -144,9 +141,17 @@ pub enum ScenarioError {
         /// Why.
         error: std::io::Error,
     },
-    /// Not TOML, an unknown key, or a value of the wrong type.
+    /// Not TOML.
     #[error("{0}")]
-    Malformed(Box<figment::Error>),
+    NotToml(String),
+    /// An unknown key, or a value of the wrong type.
+    #[error("{key}: {problem}")]
+    Malformed {
+        /// Where.
+        key: String,
+        /// What was found and what was expected.
+        problem: String,
+    },
     /// Nobody has heard of it.
     #[error("there is no scenario `{name}`; there are {}", known.join(", "))]
     Unknown {
@@ -167,12 +172,6 @@ pub enum ScenarioError {
         /// What it must be.
         advice: &'static str,
     },
-}
-
-impl From<figment::Error> for ScenarioError {
-    fn from(error: figment::Error) -> Self {
-        Self::Malformed(Box::new(error))
-    }
 }
 
 impl Default for Scenario {
@@ -222,11 +221,10 @@ impl Default for Gates {
     }
 }
 
-/// All scenarios of a file.
+/// The scenarios that come with the program, and those of a file.
 #[derive(Debug)]
 pub struct Scenarios {
-    raw: Figment,
-    names: Vec<String>,
+    all: Dict,
 }
 
 impl Scenarios {
@@ -239,61 +237,69 @@ impl Scenarios {
     }
 
     fn parse(own: Option<&str>) -> Result<Self, ScenarioError> {
-        // A file that is not TOML must be told apart from a scenario that is not there.
-        let shipped: Dict = Toml::from_str(SHIPPED).map_err(toml_error)?;
-        let mut all = shipped;
+        let mut all: Dict = Toml::from_str(SHIPPED).map_err(not_toml)?;
         if let Some(own) = own {
-            let own: Dict = Toml::from_str(own).map_err(toml_error)?;
+            let own: Dict = Toml::from_str(own).map_err(not_toml)?;
             all.extend(own);
         }
-        let mut names: Vec<String> = all.keys().cloned().collect();
-        names.sort();
-        Ok(Self { raw: Figment::from(Serialized::defaults(all)), names })
+        Ok(Self { all })
     }
 
-    /// The names of all.
-    pub fn names(&self) -> &[String] {
-        &self.names
+    /// The names of all, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.all.keys().cloned().collect()
     }
 
     /// A scenario with all that it takes over from others, checked.
     pub fn get(&self, name: &str) -> Result<Scenario, ScenarioError> {
-        let mut figment = Figment::new();
-        self.merge(name, &mut figment, 0)?;
-        let scenario: Scenario = figment.extract_inner(name)?;
+        let scenario: Scenario = self.merged(name)?.extract().map_err(|error| {
+            // One is enough to act upon; they come in the order of the file.
+            let key = std::iter::once(name).chain(error.path.iter().map(String::as_str)).collect::<Vec<_>>().join(".");
+            ScenarioError::Malformed { key, problem: error.kind.to_string() }
+        })?;
         scenario.check(name)?;
         Ok(scenario)
     }
 
-    /// Puts a scenario, after all that it extends, under the name of the one that was asked for, so that errors name
-    /// that.
-    fn merge(&self, name: &str, into: &mut Figment, depth: usize) -> Result<(), ScenarioError> {
-        self.merge_as(name, name, into, depth)
+    fn merged(&self, name: &str) -> Result<Figment, ScenarioError> {
+        let mut order = Vec::new();
+        self.line_up(name, &mut Vec::new(), &mut order)?;
+        Ok(order.into_iter().fold(Figment::new(), |merged, dict| merged.merge(Serialized::defaults(dict))))
     }
 
-    fn merge_as(&self, name: &str, under: &str, into: &mut Figment, depth: usize) -> Result<(), ScenarioError> {
-        let Ok(value) = self.raw.find_value(name) else {
-            return Err(ScenarioError::Unknown { name: name.to_owned(), known: self.names.clone() });
+    /// Puts all that `name` extends into `order`, and then itself; each once, so that what two of them have in common
+    /// does not undo what the first has changed.
+    fn line_up<'a>(
+        &'a self,
+        name: &'a str,
+        trail: &mut Vec<&'a str>,
+        order: &mut Vec<&'a Dict>,
+    ) -> Result<(), ScenarioError> {
+        let Some(dict) = self.all.get(name).and_then(Value::as_dict) else {
+            return Err(ScenarioError::Unknown { name: name.to_owned(), known: self.names() });
         };
-        if depth > DEEPEST {
-            return Err(invalid(under, "extends", name, "scenarios extend one another in a circle"));
+        if trail.contains(&name) {
+            return Err(invalid(trail[0], "extends", &name, "scenarios extend one another in a circle"));
         }
-        if let Some(Value::Array(_, parents)) = value.as_dict().and_then(|dict| dict.get("extends")) {
+        trail.push(name);
+        if let Some(Value::Array(_, parents)) = dict.get("extends") {
             for parent in parents {
-                let parent = parent.as_str().unwrap_or_default().to_owned();
-                self.merge_as(&parent, under, into, depth + 1)?;
+                self.line_up(parent.as_str().unwrap_or_default(), trail, order)?;
             }
         }
-        *into = std::mem::take(into).merge(Serialized::default(under, value));
+        trail.pop();
+        if !order.iter().any(|known| std::ptr::eq(*known, dict)) {
+            order.push(dict);
+        }
         Ok(())
     }
 }
 
-fn toml_error(error: impl std::fmt::Display) -> ScenarioError {
-    ScenarioError::Malformed(Box::new(figment::Error::from(error.to_string())))
+fn not_toml(error: impl std::fmt::Display) -> ScenarioError {
+    ScenarioError::NotToml(format!("the file of scenarios is not TOML: {error}"))
 }
 
-fn invalid(scenario: &str, key: &str, value: impl ToString, advice: &'static str) -> ScenarioError {
+fn invalid(scenario: &str, key: &str, value: &dyn std::fmt::Display, advice: &'static str) -> ScenarioError {
     ScenarioError::Invalid { scenario: scenario.to_owned(), key: key.to_owned(), value: value.to_string(), advice }
 }
 
@@ -390,7 +396,7 @@ mod tests {
     fn all_shipped_scenarios_are_sound_and_explained() {
         let scenarios = Scenarios::parse(None).unwrap();
         for name in scenarios.names() {
-            let scenario = scenarios.get(name).unwrap();
+            let scenario = scenarios.get(&name).unwrap();
             assert!(scenario.about.ends_with(['.', '?']), "{name} is not explained");
             assert!(scenario.gates.exact, "{name} is not judged");
         }

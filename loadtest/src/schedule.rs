@@ -182,11 +182,11 @@ pub fn run_open_loop(
                 punctuality.never_sent = timetable.load.events - timetable.load.done;
                 return Ok(punctuality);
             }
-            clock.sleep((due - now).min(TICK));
+            clock.sleep(due.saturating_sub(now).min(TICK));
             continue;
         }
         // Behind schedule there is never a pause between batches, and it must still be possible to end.
-        if until_look == EVENTS_A_LOOK && now - due > TICK * 20 && sink.between_batches(&punctuality) {
+        if until_look == EVENTS_A_LOOK && now.saturating_sub(due) > TICK * 20 && sink.between_batches(&punctuality) {
             punctuality.never_sent = timetable.load.events - timetable.load.done;
             return Ok(punctuality);
         }

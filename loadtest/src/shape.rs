@@ -38,8 +38,8 @@ impl Phase {
         let growth = (self.to - self.from) / self.seconds;
         // The root of a quadratic in the form that does not cancel, and that holds for a growth of zero too.
         let root = (self.from * self.from + 2.0 * growth * events).max(0.0).sqrt();
-        if self.from + root <= 0.0 {
-            return self.seconds;
+        if events <= 0.0 || self.from + root <= 0.0 {
+            return 0.0;
         }
         (2.0 * events / (self.from + root)).min(self.seconds)
     }
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(times.iter().filter(|time| **time < 5.0).count(), 125);
         assert!((curve.rate_at(5.0) - 50.0).abs() < 1e-9);
         let down = RateCurve::new(&[Phase { seconds: 10.0, from: 100.0, to: 0.0 }]);
-        assert_eq!(super::tests::times(&down).iter().filter(|time| **time < 5.0).count(), 375);
+        assert_eq!((0..down.events()).filter(|number| down.time_of(*number, &mut 0) < 5.0).count(), 375);
     }
 
     #[test]
