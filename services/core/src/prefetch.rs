@@ -16,9 +16,11 @@ pub(crate) fn prefetch<T>(items: &[T], index: usize) {
     if let Some(item) = items.get(index) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let start = std::ptr::from_ref(item).cast::<i8>();
-        for line in (0..size_of::<T>().max(1)).step_by(CACHE_LINE) {
+        // An item need not start where a line does, so its last byte may lie in one line more.
+        let last = size_of::<T>().saturating_sub(1);
+        for byte in (0..last).step_by(CACHE_LINE).chain([last]) {
             // SAFETY: prefetching is a hint: it never faults, whatever the address, and has no visible effect.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line)) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(byte)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
