@@ -6,8 +6,7 @@
 #![allow(unsafe_code, reason = "the prefetch instruction takes an address; it reads nothing and cannot fault")]
 
 /// Bytes that the processor loads at once.
-#[cfg(target_arch = "x86_64")]
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// Begins to load `items[index]`, all of its cache lines. Does nothing for an index that is not there.
 #[inline]

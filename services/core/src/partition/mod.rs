@@ -37,7 +37,7 @@ use unknown_schemas::UnknownSchemas;
 /// How many events ahead the state of a series is asked for: some hundred nanoseconds of work.
 const EVENTS_AHEAD: usize = 12;
 /// How many records ahead the place of a key in its dictionary is asked for.
-const RECORDS_AHEAD: usize = 6;
+const RECORDS_AHEAD: usize = 8;
 
 /// Everything that decides what a log prefix means. The same for all partitions.
 #[derive(Debug)]
@@ -228,6 +228,7 @@ impl PartitionState {
     pub fn process(&mut self, batch: &LogBatch, index: usize) -> Progress {
         let start = index.max(batch.position_of(self.position));
         for index in start..batch.len() {
+            batch.prefetch(index + 2 * RECORDS_AHEAD);
             self.prefetch_key(batch, index + RECORDS_AHEAD);
             let stop = if self.enough_rows_wait() {
                 Some(Progress::RowsWait { index })
