@@ -29,7 +29,7 @@ pub(super) const ANOMALY_COLUMNS: [&str; 8] =
     ["event_time", "value", "expected", "score", "kind", "topic", "partition", "offset"];
 
 /// Appends a window row.
-pub(super) fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, partition: i32) {
+pub fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, partition: i32) {
     push_key(out, &row.series);
     push_i64(out, row.window_start_ms);
     push_text(out, topic);
@@ -51,7 +51,7 @@ pub(super) fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, parti
 }
 
 /// Appends an anomaly row.
-pub(super) fn push_anomaly(out: &mut Vec<u8>, row: &AnomalyRow, topic: &str, partition: i32) {
+pub fn push_anomaly(out: &mut Vec<u8>, row: &AnomalyRow, topic: &str, partition: i32) {
     push_key(out, &row.series);
     push_i64(out, row.event_time_ms);
     for number in [row.value, row.expected, row.score] {
