@@ -15,12 +15,16 @@ pub(crate) fn prefetch<T>(items: &[T], index: usize) {
     if let Some(item) = items.get(index) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let start = std::ptr::from_ref(item).cast::<i8>();
-        // An item need not start where a line does, so its last byte may lie in one line more.
+        // SAFETY: prefetching is a hint: it never faults, whatever the address, and has no visible effect.
+        let line_of = |byte| unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(byte)) };
         let last = size_of::<T>().saturating_sub(1);
-        for byte in (0..last).step_by(CACHE_LINE).chain([last]) {
-            // SAFETY: prefetching is a hint: it never faults, whatever the address, and has no visible effect.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(byte)) };
+        let mut byte = 0;
+        while byte < last {
+            line_of(byte);
+            byte += CACHE_LINE;
         }
+        // An item need not start where a line does, so its last byte may lie in one line more.
+        line_of(last);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (items, index);

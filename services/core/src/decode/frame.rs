@@ -53,13 +53,24 @@ pub(super) fn write_uuid(out: &mut impl fmt::Write, bytes: [u8; 16]) -> fmt::Res
 /// # Errors
 /// `tombstone` for a null value, `empty_value` for one without bytes (a body of no bytes is fine where the reference
 /// stands in the header), `bad_magic` and `truncated_header` for a framing that is neither of the two.
+#[expect(clippy::inline_always, reason = "a result of this size, handed over in memory, costs more than the reading")]
+#[inline(always)]
 pub fn unframe<'a>(value: Option<&'a [u8]>, headers: Headers<'a>) -> Result<(SchemaReference, &'a [u8]), Reject> {
+    match value {
+        Some([MAGIC_ID, a, b, c, d, body @ ..]) if headers.is_empty() => {
+            Ok((SchemaReference::Id(u32::from_be_bytes([*a, *b, *c, *d])), body))
+        }
+        _ => unframe_by_header(value, headers),
+    }
+}
+
+/// The same where there are headers, or something is wrong.
+#[inline(never)]
+fn unframe_by_header<'a>(value: Option<&'a [u8]>, headers: Headers<'a>) -> Result<(SchemaReference, &'a [u8]), Reject> {
     let Some(value) = value else {
         return Err(Reject::new(Reason::Tombstone, "the value is null, a delete marker, where an event was expected"));
     };
-    if !headers.is_empty()
-        && let Some(reference) = headers.last(VALUE_SCHEMA_HEADER)
-    {
+    if let Some(reference) = headers.last(VALUE_SCHEMA_HEADER) {
         return Ok((reference_in_header(reference)?, value));
     }
     match value {
