@@ -25,7 +25,7 @@ def main() -> None:
         topic = "sustain"
         stack.create_topic(topic, arguments.partitions)
         schema_id = stack.register_schema(topic)
-        pipeline = Pipeline(stack, topic, stack.directory / topic, {"checkpoint.interval": "1m"})
+        pipeline = Pipeline(stack, topic, topic, {"checkpoint.interval": "1m"})
         producer = subprocess.Popen(
             [ROOT / "target/release/kappa-preload", "--brokers", stack.env["KAFKA_BROKERS"], "--topic", topic,
              "--schema-id", str(schema_id), "--partitions", str(arguments.partitions), "--events", str(events),

@@ -31,27 +31,12 @@ impl Shape {
 
     /// The default contract as a later writer has it: two more fields, which go to `_extra`.
     pub fn evolved() -> Self {
-        let more = [
-            r#"{"name": "firmware", "type": "string"}"#,
-            r#"{"name": "calibrated", "type": ["null", "long"], "default": null}"#,
-        ];
-        Self { avsc: with_fields(SENSOR_READING, &more), value: evolved_reading }
+        Self { avsc: include_str!("../../schemas/evolved.avsc").to_owned(), value: evolved_reading }
     }
 
     /// Forty fields, some of them nested.
     pub fn wide() -> Self {
-        let mut more: Vec<String> =
-            (0..18).map(|number| format!(r#"{{"name": "d{number}", "type": "double"}}"#)).collect();
-        more.extend((0..6).map(|number| format!(r#"{{"name": "n{number}", "type": ["null", "long"]}}"#)));
-        more.extend((0..3).map(|number| format!(r#"{{"name": "t{number}", "type": "string"}}"#)));
-        more.push(
-            r#"{"name": "position", "type": {"type": "record", "name": "Position", "fields": [
-                {"name": "latitude", "type": "double"}, {"name": "longitude", "type": "double"}]}}"#
-                .to_owned(),
-        );
-        more.push(r#"{"name": "spectrum", "type": {"type": "array", "items": "float"}}"#.to_owned());
-        let more: Vec<&str> = more.iter().map(String::as_str).collect();
-        Self { avsc: with_fields(SENSOR_READING, &more), value: wide_reading }
+        Self { avsc: include_str!("../../schemas/wide.avsc").to_owned(), value: wide_reading }
     }
 
     /// Framed payloads of `records` readings, sensors in no order.
@@ -88,13 +73,6 @@ impl Shape {
         };
         payloads.chunks(per_batch).map(batch).collect()
     }
-}
-
-fn with_fields(avsc: &str, more: &[&str]) -> String {
-    let mut schema: serde_json::Value = serde_json::from_str(avsc).expect("the schema is JSON");
-    let fields = schema["fields"].as_array_mut().expect("a record has fields");
-    fields.extend(more.iter().map(|field| serde_json::from_str::<serde_json::Value>(field).expect("a field is JSON")));
-    schema.to_string()
 }
 
 fn sensor_id(sensor: usize) -> String {
