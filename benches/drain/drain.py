@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import harness  # noqa: E402
 from harness import ROOT, Pipeline, Stack, machine, run, say, write_report  # noqa: E402
 
 
@@ -60,12 +61,7 @@ def drain_once(stack: Stack, number: int, arguments: argparse.Namespace) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=6_000_000)
-    parser.add_argument("--sensors", type=int, default=100_000)
-    parser.add_argument("--partitions", type=int, default=12)
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = harness.arguments(__doc__, events=6_000_000, sensors=100_000, partitions=12, runs=3)
     with Stack(ROOT / "target/bench/stack") as stack:
         runs = [drain_once(stack, number, arguments) for number in range(arguments.runs)]
     durable = sorted(run["durable_per_second"] for run in runs)
