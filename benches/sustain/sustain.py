@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -10,16 +9,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import harness  # noqa: E402
 from harness import ROOT, Pipeline, Stack, machine, say, write_report  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=int, default=50_000)
-    parser.add_argument("--seconds", type=int, default=300)
-    parser.add_argument("--sensors", type=int, default=10_000)
-    parser.add_argument("--partitions", type=int, default=12)
-    arguments = parser.parse_args()
+    arguments = harness.arguments(__doc__, rate=50_000, seconds=300, sensors=10_000, partitions=12)
     events = arguments.rate * arguments.seconds
     with Stack(ROOT / "target/bench/stack") as stack:
         topic = "sustain"

@@ -17,7 +17,7 @@ use kappa_core::anomaly::{AnomalyDetector, ConfiguredDetector, Robust};
 use kappa_core::archive::archive_schema;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress, RejectedOffsets, WriterSchema};
 use kappa_core::record::LogBatch;
 use kappa_core::rows::WindowRow;
 use kappa_core::windows::{SeriesTable, WindowSettings, Windows};
@@ -177,7 +177,7 @@ fn windows(criterion: &mut Criterion) {
         });
     }
     let detector = detector();
-    let mut memory = Default::default();
+    let mut memory = <ConfiguredDetector as AnomalyDetector>::Memory::default();
     group.bench_function("detector alone", |bencher| {
         bencher.iter(|| {
             for number in 0..RECORDS {
@@ -245,7 +245,7 @@ fn archive(criterion: &mut Criterion) {
         start: 0,
         end: RECORDS as i64,
         rows: RECORDS as u64,
-        rejected: Default::default(),
+        rejected: RejectedOffsets::default(),
         digest: String::new(),
         reader_schema: String::new(),
     };
@@ -267,7 +267,9 @@ fn archive(criterion: &mut Criterion) {
         let mut body = Vec::new();
         bencher.iter(|| {
             body.clear();
-            rows.iter().for_each(|row| row_binary::push_window(&mut body, row, "bench", 0));
+            for row in &rows {
+                row_binary::push_window(&mut body, row, "bench", 0);
+            }
             black_box(&body);
         });
     });

@@ -103,8 +103,8 @@ fn reading(random: &mut ChaCha8Rng, sensor: usize, number: i64) -> Vec<(String, 
         ("unit", text("Cel")),
         ("quality", Value::Enum(0, "GOOD".to_owned())),
         ("sequence", Value::Long(number)),
-        ("battery", nullable((sensor % 3 != 0).then_some(Value::Double(0.87)))),
-        ("rssi", nullable((sensor % 2 == 0).then_some(Value::Double(-67.0)))),
+        ("battery", nullable((!sensor.is_multiple_of(3)).then_some(Value::Double(0.87)))),
+        ("rssi", nullable(sensor.is_multiple_of(2).then_some(Value::Double(-67.0)))),
         ("site", nullable(Some(text(sites[sensor % sites.len()])))),
         ("attributes", Value::Map(std::collections::HashMap::new())),
     ];
@@ -114,7 +114,7 @@ fn reading(random: &mut ChaCha8Rng, sensor: usize, number: i64) -> Vec<(String, 
 fn evolved_reading(random: &mut ChaCha8Rng, sensor: usize, number: i64) -> Vec<(String, Value)> {
     let mut fields = reading(random, sensor, number);
     fields.push(("firmware".to_owned(), text("2.4.1")));
-    fields.push(("calibrated".to_owned(), nullable((sensor % 2 == 0).then_some(Value::Long(number)))));
+    fields.push(("calibrated".to_owned(), nullable(sensor.is_multiple_of(2).then_some(Value::Long(number)))));
     fields
 }
 
@@ -124,7 +124,7 @@ fn wide_reading(random: &mut ChaCha8Rng, sensor: usize, number: i64) -> Vec<(Str
         fields.push((format!("d{index}"), Value::Double(f64::from(random.random_range(0..100_000)) / 100.0)));
     }
     for index in 0..6 {
-        fields.push((format!("n{index}"), nullable((number % 4 != 0).then_some(Value::Long(number + index)))));
+        fields.push((format!("n{index}"), nullable((number % 4 > 0).then_some(Value::Long(number + index)))));
     }
     for index in 0..3 {
         fields.push((format!("t{index}"), text(["idle", "running", "stopped", "fault"][sensor % 4])));

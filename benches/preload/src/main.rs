@@ -73,7 +73,7 @@ fn main() -> anyhow::Result<()> {
         encode(&mut payload, &arguments, sensor, timestamp_ms, number);
         send(&producer, &arguments, sensor, timestamp_ms, &payload)?;
     }
-    producer.flush(Duration::from_secs(120)).context("not everything was delivered")?;
+    producer.flush(Duration::from_mins(2)).context("not everything was delivered")?;
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "{} events in {seconds:.1} s, {:.0} a second, latest slip {} ms",
@@ -99,10 +99,10 @@ fn wait_until_due(producer: &BaseProducer, started: Instant, number: u64, rate: 
     loop {
         let elapsed = started.elapsed();
         if elapsed >= due {
-            return elapsed - due;
+            return elapsed.saturating_sub(due);
         }
         producer.poll(Duration::ZERO);
-        std::thread::sleep((due - elapsed).min(Duration::from_millis(2)));
+        std::thread::sleep(due.saturating_sub(elapsed).min(Duration::from_millis(2)));
     }
 }
 

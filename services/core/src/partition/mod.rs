@@ -196,6 +196,11 @@ impl PartitionState {
         Ok((state, SnapshotHeader { topic, topic_id, partition, position }))
     }
 
+    /// The identity of the topic that the state belongs to, where the brokers said it.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.topic_id.as_deref()
+    }
+
     /// The state as a snapshot. All rows must have been taken.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut writer = SnapshotWriter::new();
@@ -541,7 +546,7 @@ enum Refusal {
 
 fn id_of(reference: SchemaReference) -> Option<i32> {
     match reference {
-        SchemaReference::Id(id) => Some(id as i32),
+        SchemaReference::Id(id) => Some(id),
         SchemaReference::Guid(_) => None,
     }
 }

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn one_value_throughout_costs_three_bytes() {
         let mut bytes = Vec::new();
-        encode(&[1; 5_000], 1, &mut bytes);
+        encode(&vec![1; 5_000], 1, &mut bytes);
         assert_eq!(bytes, [0x90, 0x4e, 1]);
         assert_eq!([0, 1, 2, 3, 256, 257].map(width_for), [1, 1, 1, 2, 8, 9]);
     }

@@ -9,5 +9,5 @@ mod segment_file;
 
 pub use encoder::{EncodeError, EncoderLane, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer};
-pub use keys::{segment_key, snapshot_key, snapshot_prefix};
+pub use keys::{segment_key, snapshot_key, snapshot_prefix, start_key};
 pub use segment_file::SegmentFormat;

@@ -78,7 +78,7 @@ struct OpenRowGroup {
 }
 
 enum ColumnWriter {
-    Arrow(ArrowColumnWriter),
+    Arrow(Box<ArrowColumnWriter>),
     Dictionary(Box<DictionaryColumn>),
 }
 
@@ -125,7 +125,7 @@ impl SegmentFile {
             let path = leaf.path();
             let field = self.format.schema.field_with_name(&path.parts()[0])?;
             if !is_dictionary_of_strings(field) {
-                return Ok(ColumnWriter::Arrow(writer));
+                return Ok(ColumnWriter::Arrow(Box::new(writer)));
             }
             let has_page_statistics = self.format.properties.statistics_enabled(path) == EnabledStatistics::Page;
             let column = DictionaryColumn::new(Arc::clone(leaf), self.format.compression, has_page_statistics)?;
@@ -158,7 +158,9 @@ impl SegmentFile {
     /// Writes the footer and gives the file.
     pub(super) fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {
         self.end_row_group()?;
-        key_values.into_iter().for_each(|pair| self.file.append_key_value_metadata(pair));
+        for pair in key_values {
+            self.file.append_key_value_metadata(pair);
+        }
         self.file.into_inner()
     }
 }

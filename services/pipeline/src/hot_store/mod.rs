@@ -7,4 +7,5 @@
 pub mod row_binary;
 mod writer;
 
+pub use row_binary::reserved_columns;
 pub use writer::ClickHouseStore;

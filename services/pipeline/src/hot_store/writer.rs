@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use super::row_binary::{ANOMALY_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_window};
 use crate::config::{EventConfig, HotStoreConfig};
 use crate::ops::Dependency;
+use crate::ops::clickhouse_http::ClickHouseHttp;
 use crate::ops::metrics::HOT_WRITE_DURATION;
 use crate::ops::status::StatusBoard;
 use crate::partition::seams::{HotRows, HotStore};
@@ -28,8 +28,6 @@ const LINGER: Duration = Duration::from_millis(15);
 const MAX_INSERT_BYTES: usize = 8 << 20;
 /// Inserts under way at once. ClickHouse takes one on one thread; the end of a backlog has hundreds of thousands of rows.
 const CONCURRENT_INSERTS: usize = 3;
-/// After this long without an answer an insert is tried again; doing it twice changes nothing.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// ClickHouse as the hot store of one partition. Clones write through the same writer.
 #[derive(Debug, Clone)]
@@ -126,14 +124,15 @@ impl Writer {
         self.board.totals().windows_written.add(written as u64);
     }
 
-    /// Inserts until acknowledged. Even a refusal is tried for ever: the rows are right, so the fault is one that
-    /// somebody will mend (a missing table, a full disk, a revoked grant), and then nothing may be missing.
+    /// Inserts until acknowledged; doing it twice changes nothing. Even a refusal is tried for ever: the rows are right,
+    /// so the fault is one that somebody will mend (a missing table, a full disk, a revoked grant), and then nothing may
+    /// be missing.
     async fn insert(&self, query: &str, body: Bytes) {
         let mut backoff = Backoff::new(query);
         loop {
-            match self.inserts.post(query, body.clone()).await {
+            match self.inserts.clickhouse.insert(query, body.clone()).await {
                 Ok(()) => return self.board.dependency_ok(Dependency::HotStore),
-                Err(error) => self.board.dependency_failing(Dependency::HotStore, format!("{error:#}")),
+                Err(error) => self.board.dependency_failing(Dependency::HotStore, error),
             }
             backoff.pause().await;
         }
@@ -168,11 +167,7 @@ fn bodies<'a, Row: 'a>(
 
 /// The two insert statements and where they go.
 struct Inserts {
-    client: reqwest::Client,
-    url: url::Url,
-    user: String,
-    password: Option<String>,
-    database: String,
+    clickhouse: ClickHouseHttp,
     windows: String,
     anomalies: String,
 }
@@ -185,41 +180,9 @@ impl Inserts {
             format!("INSERT INTO `{}`.{table} ({}) FORMAT RowBinary", config.database, quoted.join(", "))
         };
         Ok(Self {
-            client: reqwest::Client::builder()
-                .timeout(REQUEST_TIMEOUT)
-                .build()
-                .context("cannot make an HTTP client")?,
-            url: config.url.as_url().clone(),
-            user: config.user.clone(),
-            password: config.password()?.map(|secret| secret.expose().to_owned()),
-            database: config.database.clone(),
+            clickhouse: ClickHouseHttp::new(config)?,
             windows: statement("windows_1m", &WINDOW_COLUMNS),
             anomalies: statement("anomalies", &ANOMALY_COLUMNS),
         })
-    }
-
-    async fn post(&self, query: &str, body: Bytes) -> anyhow::Result<()> {
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .query(&[("database", self.database.as_str()), ("query", query), ("async_insert", "0")])
-            .body(body);
-        if self.url.username().is_empty() {
-            // ClickHouse refuses two ways of saying who one is.
-            request = request.header("X-ClickHouse-User", &self.user);
-        }
-        if let Some(password) = &self.password {
-            request = request.header("X-ClickHouse-Key", password);
-        }
-        // The address holds the whole statement.
-        let response =
-            request.send().await.map_err(reqwest::Error::without_url).context("ClickHouse does not answer")?;
-        let status = response.status();
-        let exception = response.headers().contains_key("X-ClickHouse-Exception-Code");
-        if status.is_success() && !exception {
-            return Ok(());
-        }
-        let text = response.text().await.unwrap_or_default();
-        anyhow::bail!("ClickHouse refused the insert ({status}): {}", text.trim());
     }
 }

@@ -73,6 +73,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 pub enum AssignmentEvent {
     /// A partition is ours. Nothing is fetched until its first seek.
     Assigned(KafkaPartitionLog),
+    /// The group has answered, and has no partition for this member beyond those that it has.
+    NothingAssigned,
     /// A partition is no longer ours; its log delivers and commits nothing any more.
     Revoked {
         /// The partition.

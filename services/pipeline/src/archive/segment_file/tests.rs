@@ -8,7 +8,7 @@ use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch
 use arrow_schema::{Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use rand::{RngExt as _, SeedableRng as _};
@@ -44,7 +44,9 @@ fn batch(common: &[String], sensors: &[String], sites: &[Option<String>], first_
 
 fn written_by_us(format: &SegmentFormat, batches: &[RecordBatch]) -> Bytes {
     let mut file = SegmentFile::new(format.clone()).unwrap();
-    batches.iter().for_each(|batch| file.write(batch).unwrap());
+    for batch in batches {
+        file.write(batch).unwrap();
+    }
     let pair = KeyValue::new("kappa.test".to_owned(), "yes".to_owned());
     file.finish(vec![pair]).unwrap().into()
 }
@@ -52,7 +54,9 @@ fn written_by_us(format: &SegmentFormat, batches: &[RecordBatch]) -> Bytes {
 fn written_by_the_crate(format: &SegmentFormat, batches: &[RecordBatch]) -> Bytes {
     let mut writer =
         ArrowWriter::try_new(Vec::new(), Arc::clone(&format.schema), Some(format.properties.clone())).unwrap();
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
     writer.into_inner().unwrap().into()
 }
 
@@ -102,7 +106,7 @@ fn random_batches(random: &mut ChaCha8Rng, sensors: usize, width: usize, batches
             })
             .collect();
         made.push(batch(&common, &texts, &sites, offset));
-        offset += rows as i64;
+        offset += i64::from(rows);
     }
     made
 }
@@ -181,6 +185,6 @@ fn a_row_group_ends_before_it_grows_too_large() {
     let format = SegmentFormat::new(schema(), &[]);
     let rows = batch(&[], &vec!["s".to_owned(); 400_000], &vec![None; 400_000], 0);
     let (metadata, read_back) = read(&written_by_us(&format, &[rows.clone(), rows.clone(), rows]));
-    let groups: Vec<_> = metadata.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+    let groups: Vec<_> = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
     assert_eq!((groups, read_back.len()), (vec![800_000, 400_000], 1_200_000));
 }

@@ -130,7 +130,9 @@ impl Table {
         old.retain(|slot| slot.key != FREE);
         // In the order in which they came, so that the last value is still the last of its chain.
         old.sort_unstable_by_key(|slot| slot.key);
-        old.into_iter().for_each(|slot| self.place(slot));
+        for slot in old {
+            self.place(slot);
+        }
     }
 
     fn place(&mut self, slot: Slot) {
