@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+DEFAULT_SCHEMA = ROOT / "schemas/sensor-reading.avsc"
 
 
 def say(text: str) -> None:
@@ -47,8 +49,8 @@ class Stack:
         admin = AdminClient({"bootstrap.servers": self.env["KAFKA_BROKERS"]})
         admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
 
-    def register_schema(self, topic: str) -> int:
-        schema = (ROOT / "schemas/sensor-reading.avsc").read_text()
+    def register_schema(self, topic: str, avsc: Path = DEFAULT_SCHEMA) -> int:
+        schema = avsc.read_text()
         request = urllib.request.Request(
             f"{self.env['REGISTRY_URL']}/subjects/{topic}-value/versions",
             data=json.dumps({"schema": schema}).encode(),
@@ -75,31 +77,33 @@ class Usage:
 
 
 class Pipeline:
-    """A `kappa run` on the stack."""
+    """A `kappa run` on the stack, with group, buckets' prefixes and database of its own."""
 
-    def __init__(self, stack: Stack, topic: str, directory: Path, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, stack: Stack, topic: str, name: str, settings: dict[str, str] | None = None) -> None:
         self.port = 19_464
+        self.database = name.replace("-", "_")
+        directory = stack.directory / name
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "kappa.toml"
         config.write_text(
             f"""[kafka]
 brokers = "{stack.env['KAFKA_BROKERS']}"
 topic = "{topic}"
-group = "{topic}"
+group = "{name}"
 [registry]
 url = "{stack.env['REGISTRY_URL']}"
 [archive]
-url = "s3://archive/{topic}"
+url = "s3://archive/{name}"
 [dead_letter]
-url = "s3://dead-letter/{topic}"
+url = "s3://dead-letter/{name}"
 [state]
-url = "s3://state/{topic}"
+url = "s3://state/{name}"
 [object_store]
 endpoint = "{stack.env['S3_ENDPOINT']}"
 allow_http = true
 [hot_store]
 url = "{stack.env['CLICKHOUSE_URL']}"
-database = "{topic.replace('-', '_')}"
+database = "{self.database}"
 [http]
 listen = "127.0.0.1:{self.port}"
 """
@@ -147,6 +151,14 @@ listen = "127.0.0.1:{self.port}"
     def wait_for_end(self) -> None:
         if self.process.wait(timeout=60) != 0:
             raise SystemExit(f"kappa did not seal everything: see {self.log.name}")
+
+
+def arguments(description: str | None, **defaults: int) -> argparse.Namespace:
+    """Numbers from the command line, each with its default."""
+    parser = argparse.ArgumentParser(description=description)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+    return parser.parse_args()
 
 
 def machine() -> str:

@@ -1,79 +1,146 @@
-"""Drains a preloaded topic through the whole pipeline: real Kafka, registry, S3 and ClickHouse engine on this machine.
+"""Drains preloaded topics through the whole pipeline: real Kafka, registry, S3 and ClickHouse engine on this machine.
 
 The clock runs from the first record taken in until everything is sealed and committed: Parquet on S3, rows acknowledged by
-ClickHouse, snapshots written, offsets committed.
+ClickHouse, snapshots written, offsets committed. Beside each run the floor is measured: the same topic taken from librdkafka
+and thrown away. Their ratio is what to compare between machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from harness import ROOT, Pipeline, Stack, machine, run, say, write_report  # noqa: E402
+from harness import DEFAULT_SCHEMA, ROOT, Pipeline, Stack, machine, run, say, write_report  # noqa: E402
+
+BINARIES = ROOT / "target/release"
+SCHEMAS = ROOT / "benches/schemas"
 
 
-def drain_once(stack: Stack, number: int, arguments: argparse.Namespace) -> dict:
-    topic = f"drain-{number}"
-    stack.create_topic(topic, arguments.partitions)
-    schema_id = stack.register_schema(topic)
-    say(f"run {number + 1}: preloading {arguments.events:,} events of {arguments.sensors:,} sensors")
-    say(run(ROOT / "target/release/kappa-preload", "--brokers", stack.env["KAFKA_BROKERS"], "--topic", topic,
-            "--schema-id", str(schema_id), "--partitions", str(arguments.partitions),
-            "--events", str(arguments.events), "--sensors", str(arguments.sensors)).strip())
-    pipeline = Pipeline(stack, topic, stack.directory / topic)
-    first = None
-    while True:
+@dataclass(frozen=True)
+class Case:
+    """What is in the topic."""
+
+    about: str
+    sensors: int = 100_000
+    partitions: int = 12
+    events: int = 3_000_000
+    invalid_percent: int = 0
+    wide: bool = False
+    two_schemas: bool = False
+
+
+CASES = {
+    "main": Case("100,000 sensors", events=6_000_000),
+    "8k": Case("8,000 sensors", sensors=8_000),
+    "wide": Case("40 fields, nested", sensors=8_000, events=2_000_000, wide=True),
+    "invalid": Case("10 % invalid", invalid_percent=10),
+    "all-invalid": Case("all invalid", events=1_000_000, invalid_percent=100),
+    "two-schemas": Case("two schema versions, interleaved", two_schemas=True),
+    "1-partition": Case("1 partition", partitions=1),
+    "96-partitions": Case("96 partitions", partitions=96),
+}
+
+
+def preload(stack: Stack, topic: str, case: Case) -> None:
+    stack.create_topic(topic, case.partitions)
+    first = stack.register_schema(topic, SCHEMAS / "wide.avsc" if case.wide else DEFAULT_SCHEMA)
+    options = ["--shape", "wide"] if case.wide else []
+    if case.two_schemas:
+        options += ["--second-schema-id", str(stack.register_schema(topic, SCHEMAS / "evolved.avsc"))]
+    say(run(BINARIES / "kappa-preload", "--brokers", stack.env["KAFKA_BROKERS"], "--topic", topic, "--schema-id", str(first),
+            "--partitions", str(case.partitions), "--events", str(case.events), "--sensors", str(case.sensors),
+            "--invalid-percent", str(case.invalid_percent), *options).strip())
+
+
+def floor(stack: Stack, topic: str, case: Case) -> dict:
+    return json.loads(run(BINARIES / "kappa-floor", "--brokers", stack.env["KAFKA_BROKERS"], "--topic", topic,
+                          "--partitions", str(case.partitions), "--events", str(case.events)))
+
+
+def drain(stack: Stack, topic: str, name: str, case: Case) -> dict:
+    pipeline = Pipeline(stack, topic, name, {"event.schema": str(SCHEMAS / "wide.avsc")} if case.wide else {})
+    first, totals = None, {}
+    while totals.get("events", 0) + totals.get("dead_letters", 0) < case.events:
+        time.sleep(0.03)
         status = pipeline.status()
-        events = status["totals"]["events"] if status else 0
+        totals = status["totals"] if status else {}
         now = time.monotonic()
-        if events and first is None:
-            first = (now, events)
-        if events >= arguments.events:
-            break
+        seen = totals.get("events", 0) + totals.get("dead_letters", 0)
+        if seen and first is None:
+            first = (now, seen)
         if now - pipeline.started > 300:
-            raise SystemExit(f"only {events:,} events after five minutes: see {pipeline.log.name}")
-        time.sleep(0.02)
+            raise SystemExit(f"only {seen:,} records after five minutes: see {pipeline.log.name}")
     taken_in = time.monotonic()
     usage = pipeline.usage()
-    durable = pipeline.seal(arguments.events)
+    durable = pipeline.seal(case.events)
     pipeline.wait_for_end()
-    database = topic.replace("-", "_")
-    counted = int(stack.query(f"SELECT sum(count) FROM {database}.windows"))
-    if counted != arguments.events:
-        raise SystemExit(f"ClickHouse has counted {counted:,} events, {arguments.events:,} were sent")
-    rest = arguments.events - first[1]
-    result = {
+    counted = int(stack.query(f"SELECT sum(count) FROM {pipeline.database}.windows"))
+    if counted != totals["events"] or counted + totals["dead_letters"] != case.events:
+        raise SystemExit(f"ClickHouse has counted {counted:,} events, {totals['dead_letters']:,} are dead letters, {case.events:,} were sent")
+    rest = case.events - first[1]
+    return {
         "taken_in_per_second": rest / (taken_in - first[0]),
         "durable_per_second": rest / (durable - first[0]),
-        "cpu_ns_per_event": usage.total / arguments.events * 1e9,
-        "cpu_seconds_by_thread": usage.cpu,
+        "cpu_ns_per_event": usage.total / case.events * 1e9,
+        "cpu_ns_per_event_by_thread": {name: seconds / case.events * 1e9 for name, seconds in usage.cpu.items() if seconds},
         "peak_rss_mib": usage.peak_mib,
-        "window_rows": int(stack.query(f"SELECT count() FROM {database}.windows_1m")),
+        "dead_letters": totals["dead_letters"],
+        "window_rows": int(stack.query(f"SELECT count() FROM {pipeline.database}.windows_1m")),
     }
-    say(f"  taken in {result['taken_in_per_second'] / 1e6:.2f} M/s, durable {result['durable_per_second'] / 1e6:.2f} M/s,"
-        f" {result['cpu_ns_per_event']:.0f} ns CPU an event, {usage.peak_mib:.0f} MiB")
-    return result
+
+
+def measure(stack: Stack, name: str, case: Case, repetitions: int) -> dict:
+    say(f"{name}: {case.about}; preloading {case.events:,} events")
+    preload(stack, name, case)
+    runs = []
+    for number in range(repetitions):
+        result = {"floor": floor(stack, name, case)} | drain(stack, name, f"{name}-{number}", case)
+        result["share_of_floor"] = result["durable_per_second"] / result["floor"]["per_second"]
+        runs.append(result)
+        say(f"  floor {result['floor']['per_second'] / 1e6:.2f} M/s, taken in {result['taken_in_per_second'] / 1e6:.2f} M/s, durable"
+            f" {result['durable_per_second'] / 1e6:.2f} M/s, {result['cpu_ns_per_event']:.0f} ns CPU an event,"
+            f" {result['peak_rss_mib']:.0f} MiB")
+    return {"about": case.about, "events": case.events, "runs": runs}
+
+
+def figure(values: list[float], form: str) -> str:
+    """Median, and the smallest and largest."""
+    return f"{statistics.median(values):{form}} [{min(values):{form}}-{max(values):{form}}]"
+
+
+def table(results: dict[str, dict]) -> str:
+    lines = ["| case | floor, M/s | taken in, M/s | durable, M/s | share of the floor | CPU, ns an event | memory, MiB |",
+             "|---|---|---|---|---|---|---|"]
+    for result in results.values():
+        runs = result["runs"]
+        of = lambda *path: [run[path[0]] if len(path) == 1 else run[path[0]][path[1]] for run in runs]  # noqa: E731
+        millions = lambda *path: figure([value / 1e6 for value in of(*path)], ".2f")  # noqa: E731
+        lines.append(f"| {result['about']} | {millions('floor', 'per_second')} | {millions('taken_in_per_second')} |"
+                     f" {millions('durable_per_second')} | {figure(of('share_of_floor'), '.2f')} |"
+                     f" {figure(of('cpu_ns_per_event'), '.0f')} | {figure(of('peak_rss_mib'), '.0f')} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=6_000_000)
-    parser.add_argument("--sensors", type=int, default=100_000)
-    parser.add_argument("--partitions", type=int, default=12)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=["main"], metavar="CASE",
+                        help=f"which to run, by default `main`, or `all`: {', '.join(CASES)}")
+    parser.add_argument("--runs", type=int, default=3, help="repetitions of each case; default: %(default)s")
     arguments = parser.parse_args()
+    names = list(CASES) if "all" in arguments.cases else arguments.cases
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
     with Stack(ROOT / "target/bench/stack") as stack:
-        runs = [drain_once(stack, number, arguments) for number in range(arguments.runs)]
-    durable = sorted(run["durable_per_second"] for run in runs)
-    report = {"machine": machine(), "arguments": vars(arguments), "median_durable_per_second": statistics.median(durable),
-              "runs": runs}
-    path = write_report("drain", report)
-    print(f"drained {arguments.events:,} events: median {statistics.median(durable) / 1e6:.2f} M/s"
-          f" [{durable[0] / 1e6:.2f}-{durable[-1] / 1e6:.2f}] until all is durable, on {machine()}; {path}")
+        results = {name: measure(stack, name, CASES[name], arguments.runs) for name in names}
+    path = write_report("drain", {"machine": machine(), "cases": results})
+    print(f"{table(results)}\n\nmedian [smallest-largest] of {arguments.runs} runs on {machine()}; all figures: {path}")
 
 
 if __name__ == "__main__":

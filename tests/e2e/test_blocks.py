@@ -93,7 +93,8 @@ def test_broken_records_are_broken(breaker) -> None:
         assert broken.fate.reason in return_reasons
         return
     schema_id = int.from_bytes(broken.value[1:5], "big")
-    assert broken.fate.schema_id == schema_id
+    # An id that no 32-bit registry can have given out is not written down as one.
+    assert broken.fate.schema_id == (schema_id if schema_id < 1 << 31 else None)
     if schema_id not in readable:
         assert broken.fate.reason in {"unknown_schema_id", "schema_not_avro", "incompatible_schema", "too_deep"}
         return

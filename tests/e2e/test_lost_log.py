@@ -78,6 +78,26 @@ def test_the_topic_was_deleted_and_created_again(make_world: WorldMaker, records
     assert kappa.terminate() == 1
 
 
+def test_the_topic_is_made_anew_under_a_running_pipeline(make_world: WorldMaker) -> None:
+    """Records of the new topic come from the old position on, and segments are cut all the time: none is sealed."""
+    world = make_world(partitions=2)
+    stream = world.stream(seed=404)
+    kappa = world.start({"checkpoint": {"interval": "1s"}})
+    kappa.wait_until_ready()
+    world.producer.send(stream.take(2_000))
+    world.wait_until_committed()
+    objects = set(world.archive_place.keys()) | set(world.dead_letter_place.keys())
+
+    world.delete_topic()
+    world.create_topic()
+    world.sent.partitions.clear()
+    world.producer = world.new_producer()
+    world.producer.send(stream.take(6_000))
+    assert kappa.wait_for_end(60) == 1
+    assert "deleted and created again" in kappa.log(), kappa.log_tail()
+    assert set(world.archive_place.keys()) | set(world.dead_letter_place.keys()) == objects
+
+
 def test_the_snapshot_is_gone(make_world: WorldMaker) -> None:
     """Without its state a partition cannot go on exactly; what to do is said, nothing is guessed."""
     world = make_world(partitions=1)

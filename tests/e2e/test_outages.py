@@ -97,15 +97,39 @@ def _in_newest_schema(world: World, writer: WriterSchema, event: dict) -> Planne
     return PlannedRecord(0, event["sensor_id"].encode(), writer.framed(written), (), event["event_time"] + 1_000, fate)
 
 
+def test_s3_is_away_at_the_start(make_world: WorldMaker, controlled_stack: Stack) -> None:
+    """It is waited for, and /readyz says so; a stop meanwhile is a clean one."""
+    world = make_world()
+    world.producer.send(world.stream(seed=307).take(2_000))
+    with controlled_stack.without("s3"):
+        kappa, other = world.start(), world.start()
+        for process in (kappa, other):
+            process.wait_for_http()
+            _wait_until_noticed(process, "object_store")
+            answer = process.get("/readyz")
+            assert answer.status_code == 503 and "object_store" in answer.text and "archive.url" in answer.text, answer.text
+        assert other.terminate(seconds=5) == 0, other.log_tail()
+        # Longer than all tries of a probe that does not wait.
+        _assert_alive_for(kappa, 8)
+        assert not world.group_exists(), "the group was joined before anything could become durable"
+    world.wait_until_committed()
+    assert kappa.terminate() == 0
+    world.verify_everything()
+
+
+def test_access_to_s3_is_denied(make_world: WorldMaker) -> None:
+    """Waiting would not help: it ends, and says what to do."""
+    world = make_world(partitions=1)
+    kappa = world.start(environment={"AWS_SECRET_ACCESS_KEY": "not-the-right-one"})
+    assert kappa.wait_for_end(30) == 1
+    assert "AWS_ credentials" in kappa.log_tail(), kappa.log_tail()
+
+
 def test_s3_is_away_and_the_aggregates_stay_fresh(make_world: WorldMaker, controlled_stack: Stack) -> None:
     world = make_world()
     world.window_ms, world.lateness_ms = 2_000, 1_000
     # By the wall clock, so that freshness means something.
-    stream = world.stream(seed=303, step_ms=None)
-    kappa = world.start()
-    kappa.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=400, most=20_000):
-        time.sleep(2)
+    with world.flowing(seed=303, per_second=400, step_ms=None) as kappa:
         with controlled_stack.without("s3"):
             _wait_until_noticed(kappa, "object_store")
             for _ in range(3):
@@ -131,11 +155,7 @@ def _wait_until_fresh(world: World) -> None:
 
 def test_clickhouse_is_away_and_the_archive_goes_on(make_world: WorldMaker, controlled_stack: Stack) -> None:
     world = make_world()
-    stream = world.stream(seed=304)
-    kappa = world.start()
-    kappa.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=800, most=20_000):
-        time.sleep(2)
+    with world.flowing(seed=304) as kappa:
         with controlled_stack.without("clickhouse"):
             _wait_until_noticed(kappa, "hot_store")
             # Twice, so that it is not only the segment that was under way.
@@ -172,11 +192,7 @@ def test_crashes_during_outages(make_world: WorldMaker, controlled_stack: Stack)
 def test_kafka_is_away(make_world: WorldMaker, controlled_stack: Stack) -> None:
     """The broker crashes under load: the producer waits for it, and so does the pipeline."""
     world = make_world()
-    stream = world.stream(seed=306)
-    kappa = world.start()
-    kappa.wait_until_ready()
-    with Production(world.producer, stream.take, per_second=800, most=20_000):
-        time.sleep(2)
+    with world.flowing(seed=306) as kappa:
         with controlled_stack.without("kafka"):
             _wait_until_noticed(kappa, "kafka")
             _assert_alive_for(kappa, 2)

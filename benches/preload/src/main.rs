@@ -1,7 +1,5 @@
-//! Fills a topic with readings of the default schema (`schemas/sensor-reading.avsc`), encoded by hand.
-//!
-//! At full speed for the drain benchmark: the readings then lie in the past, as a backlog does. With `--rate` on
-//! schedule, for the sustain test: a reading that is due is sent whatever became of those before it.
+//! Fills a topic with readings of the default schema (`schemas/sensor-reading.avsc`), encoded by hand, for the drain
+//! benchmark. The readings lie in the past, as a backlog does.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,9 +18,18 @@ struct Arguments {
     brokers: String,
     #[arg(long)]
     topic: String,
-    /// Of the registered schema.
+    /// Of the registered schema that `--shape` asks for.
     #[arg(long)]
     schema_id: u32,
+    /// Of the registered `benches/schemas/evolved.avsc`: every other reading is written with it.
+    #[arg(long)]
+    second_schema_id: Option<u32>,
+    /// Fields of a reading: `flat` is the default schema, `wide` is `benches/schemas/wide.avsc`.
+    #[arg(long, value_enum, default_value_t = Shape::Flat)]
+    shape: Shape,
+    /// How many of a hundred records are broken, in one of four ways.
+    #[arg(long, default_value_t = 0)]
+    invalid_percent: u64,
     #[arg(long, default_value_t = 12)]
     partitions: u64,
     #[arg(long, default_value_t = 6_000_000)]
@@ -32,6 +39,12 @@ struct Arguments {
     /// Events a second; 0 means as fast as it goes.
     #[arg(long, default_value_t = 0)]
     rate: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Shape {
+    Flat,
+    Wide,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -57,10 +70,10 @@ fn main() -> anyhow::Result<()> {
             latest_slip = latest_slip.max(wait_until_due(&producer, started, number, arguments.rate));
             (scatter(number) % arguments.sensors, now_ms())
         };
-        encode(&mut payload, arguments.schema_id, sensor, timestamp_ms, number);
+        encode(&mut payload, &arguments, sensor, timestamp_ms, number);
         send(&producer, &arguments, sensor, timestamp_ms, &payload)?;
     }
-    producer.flush(Duration::from_secs(120)).context("not everything was delivered")?;
+    producer.flush(Duration::from_mins(2)).context("not everything was delivered")?;
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "{} events in {seconds:.1} s, {:.0} a second, latest slip {} ms",
@@ -86,10 +99,10 @@ fn wait_until_due(producer: &BaseProducer, started: Instant, number: u64, rate: 
     loop {
         let elapsed = started.elapsed();
         if elapsed >= due {
-            return elapsed - due;
+            return elapsed.saturating_sub(due);
         }
         producer.poll(Duration::ZERO);
-        std::thread::sleep((due - elapsed).min(Duration::from_millis(2)));
+        std::thread::sleep(due.saturating_sub(elapsed).min(Duration::from_millis(2)));
     }
 }
 
@@ -118,11 +131,58 @@ fn send(
     }
 }
 
-/// `schemas/sensor-reading.avsc`, field by field, behind the five bytes of the framing.
-fn encode(out: &mut Vec<u8>, schema_id: u32, sensor: u64, time_ms: i64, number: u64) {
+/// One record: framing, fields, and what the arguments ask for besides.
+fn encode(out: &mut Vec<u8>, arguments: &Arguments, sensor: u64, time_ms: i64, number: u64) {
+    let second = arguments.second_schema_id.filter(|_| !number.is_multiple_of(2));
     out.clear();
     out.push(0);
-    out.extend_from_slice(&schema_id.to_be_bytes());
+    out.extend_from_slice(&second.unwrap_or(arguments.schema_id).to_be_bytes());
+    push_reading(out, sensor, time_ms, number);
+    if second.is_some() {
+        push_text(out, "2.4.1");
+        push_long(out, 1);
+        push_long(out, number as i64);
+    }
+    if arguments.shape == Shape::Wide {
+        push_wide(out, sensor, number);
+    }
+    if scatter(number) % 100 < arguments.invalid_percent {
+        spoil(out, number);
+    }
+}
+
+/// Another magic, a body that is cut off, one that goes on, a length that cannot be.
+fn spoil(out: &mut Vec<u8>, number: u64) {
+    match number % 4 {
+        0 => out[0] = 7,
+        1 => out.truncate(out.len() - 3),
+        2 => out.extend_from_slice(b"more"),
+        _ => out[5] = 0xff,
+    }
+}
+
+/// The fields that `benches/schemas/wide.avsc` adds.
+fn push_wide(out: &mut Vec<u8>, sensor: u64, number: u64) {
+    for index in 0..18 {
+        out.extend_from_slice(&((scatter(number + index) % 100_000) as f64 / 100.0).to_le_bytes());
+    }
+    for index in 0..6 {
+        let is_set = !number.is_multiple_of(4);
+        push_long(out, i64::from(is_set));
+        if is_set {
+            push_long(out, (number + index) as i64);
+        }
+    }
+    (0..3).for_each(|_| push_text(out, ["idle", "running", "stopped", "fault"][(sensor % 4) as usize]));
+    out.extend_from_slice(&(47.0 + sensor as f64 * 1e-5).to_le_bytes());
+    out.extend_from_slice(&(8.0 + sensor as f64 * 1e-5).to_le_bytes());
+    push_long(out, 8);
+    (0..8_u8).for_each(|band| out.extend_from_slice(&(f32::from(band) * 0.5).to_le_bytes()));
+    push_long(out, 0);
+}
+
+/// `schemas/sensor-reading.avsc`, field by field.
+fn push_reading(out: &mut Vec<u8>, sensor: u64, time_ms: i64, number: u64) {
     push_text(out, &format!("sensor-{sensor:06}"));
     push_long(out, (sensor % 5) as i64);
     push_long(out, time_ms);

@@ -279,11 +279,18 @@ class _Counted:
         self._server.entered(-1)
 
 
+def _wait_for_end_of_stdin(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop.set()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="clickhouse_http", description="The ClickHouse engine behind ClickHouse's HTTP interface.")
     parser.add_argument("--listen", default="127.0.0.1:8123", metavar="HOST:PORT", help="port 0: any free one, printed in the first line")
     parser.add_argument("--path", type=Path, required=True, metavar="DIR", help="where the data is kept")
     parser.add_argument("--shutdown-timeout", type=float, default=15.0, metavar="SECONDS", help="how long running requests may take to finish")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed: with the process that holds the other end")
     options = parser.parse_args()
     host, _, port = options.listen.rpartition(":")
     if not host or not port.isdigit():
@@ -303,6 +310,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if options.end_with_stdin:
+        threading.Thread(target=_wait_for_end_of_stdin, args=(stop,), daemon=True).start()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     print(f"listening on http://{host}:{server.server_address[1]}", flush=True)
 

@@ -41,9 +41,10 @@ class ClickHouseProcess:
     process: subprocess.Popen = field(init=False)
     host: str = field(init=False)
 
-    def start(self) -> None:
+    def start(self, *arguments: str, stdin: int | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, LOCAL / "clickhouse_http", "--listen", "127.0.0.1:0", "--path", self.path],
+            [sys.executable, LOCAL / "clickhouse_http", *arguments, "--listen", "127.0.0.1:0", "--path", self.path],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -8,6 +8,7 @@ import json
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -309,6 +310,16 @@ def test_restart_and_crash_keep_what_was_acknowledged(tmp_path):
         assert server.sql(f"SELECT max(window_start) = fromUnixTimestamp64Milli({START} + {found - 1} * 60000) FROM windows") in ("1\n",)
     finally:
         server.end()
+
+
+def test_it_ends_with_whoever_holds_its_standard_input(tmp_path):
+    server = ClickHouseProcess(tmp_path)
+    server.start("--end-with-stdin", stdin=subprocess.PIPE)
+    server.process.stdin.write("whatever")
+    server.process.stdin.flush()
+    assert server.sql("SELECT 1") == "1\n"
+    server.process.stdin.close()
+    assert server.process.wait(30) == 0
 
 
 def test_sigterm_lets_running_requests_finish(tmp_path):

@@ -6,8 +6,7 @@
 #![allow(unsafe_code, reason = "the prefetch instruction takes an address; it reads nothing and cannot fault")]
 
 /// Bytes that the processor loads at once.
-#[cfg(target_arch = "x86_64")]
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// Begins to load `items[index]`, all of its cache lines. Does nothing for an index that is not there.
 #[inline]
@@ -16,10 +15,16 @@ pub(crate) fn prefetch<T>(items: &[T], index: usize) {
     if let Some(item) = items.get(index) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let start = std::ptr::from_ref(item).cast::<i8>();
-        for line in (0..size_of::<T>().max(1)).step_by(CACHE_LINE) {
-            // SAFETY: prefetching is a hint: it never faults, whatever the address, and has no visible effect.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line)) };
+        // SAFETY: prefetching is a hint: it never faults, whatever the address, and has no visible effect.
+        let line_of = |byte| unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(byte)) };
+        let last = size_of::<T>().saturating_sub(1);
+        let mut byte = 0;
+        while byte < last {
+            line_of(byte);
+            byte += CACHE_LINE;
         }
+        // An item need not start where a line does, so its last byte may lie in one line more.
+        line_of(last);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (items, index);

@@ -52,7 +52,7 @@ impl Backoff {
     }
 
     /// The next pause.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_pause(&mut self) -> Duration {
         let full = FIRST_PAUSE.saturating_mul(1 << self.tries.min(10)).min(LONGEST_PAUSE);
         self.tries += 1;
         let mut hasher = Xxh3::with_seed(self.seed);
@@ -63,7 +63,7 @@ impl Backoff {
 
     /// Sleeps for the next pause.
     pub async fn pause(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        tokio::time::sleep(self.next_pause()).await;
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     fn pauses_grow_to_a_bound_and_repeat_exactly() {
         let pauses = |what: &str| {
             let mut backoff = Backoff::new(what);
-            (0..12).map(|_| backoff.next()).collect::<Vec<_>>()
+            (0..12).map(|_| backoff.next_pause()).collect::<Vec<_>>()
         };
         let first = pauses("a");
         assert_eq!(first, pauses("a"));

@@ -44,6 +44,7 @@ against_both!(
     members_share_the_partitions_and_nothing_is_missing,
     commits_are_seen_and_refused_after_a_revoke,
     start_policies,
+    a_member_without_partitions_is_told_so,
     a_missing_topic_is_fatal,
 );
 
@@ -285,6 +286,18 @@ async fn start_policies(cluster: &Cluster) {
     }
 }
 
+async fn a_member_without_partitions_is_told_so(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    let mut first = Member::start(cluster, &topic, "idle", &[]);
+    let log = first.assigned(1).await;
+    let mut second = Member::start(cluster, &topic, "idle", &[]);
+    second.nothing_assigned().await;
+    drop(log);
+    tokio::task::spawn_blocking(move || first.stop()).await.unwrap();
+    assert_eq!(second.assigned(1).await[0].partition(), 0);
+    second.stop();
+}
+
 async fn a_missing_topic_is_fatal(cluster: &Cluster) {
     let mut member = Member::start(cluster, "no-such-topic", "missing", &[]);
     let AssignmentEvent::Fatal(reason) = member.event().await else { panic!("not fatal") };
@@ -385,10 +398,14 @@ async fn a_topic_created_again_is_told_apart() {
         let mut member = Member::start(&cluster, &topic, "recreated", &[]);
         let mut log = member.assigned(1).await.remove(0);
         let before = log.bounds().await.topic_id.unwrap();
+        let group = log.group();
+        assert_eq!(group.topic_id().await.as_ref(), Some(&before));
         log.seek(0).await.unwrap();
         assert_offsets(&collect(&mut log, 1_000).await, 0);
         cluster.recreate(&topic, 1).await;
         cluster.produce_many(&topic, 0, 0..records);
+        // At once, however long the watch may take: what is sealed from now on is refused.
+        assert_ne!(group.topic_id().await.unwrap(), before);
         // What little of the new topic arrives before it is told apart is for the worker to drop.
         let lost = timeout(LONG, async {
             loop {

@@ -89,6 +89,11 @@ def _unknown_id(_schemas: RegisteredSchemas, event: Event, _time: int) -> Broken
     return BrokenValue(frame(UNKNOWN_ID, body_with(event)), Rejected("unknown_schema_id", UNKNOWN_ID))
 
 
+def _impossible_id(_schemas: RegisteredSchemas, event: Event, _time: int) -> BrokenValue:
+    # No registry counts that far, so nobody is asked, and there is no number that a reader of the column could use.
+    return BrokenValue(frame(1 << 31 | 7, body_with(event)), Rejected("unknown_schema_id", None))
+
+
 def _unknown_guid(_schemas: RegisteredSchemas, event: Event, _time: int) -> BrokenValue:
     header = (VALUE_SCHEMA_HEADER, b"\x01" + bytes(range(100, 116)))
     return BrokenValue(body_with(event), Rejected("unknown_schema_id", None), (header,))
@@ -139,6 +144,7 @@ BREAKERS: tuple[Breaker, ...] = (
     Breaker("header with another magic", _header(b"\x02" + bytes(16), "bad_magic")),
     Breaker("header with half a GUID", _header(b"\x01" + bytes(8), "truncated_header")),
     Breaker("unknown id", _unknown_id),
+    Breaker("impossible id", _impossible_id),
     Breaker("unknown GUID", _unknown_guid),
     Breaker("no body", _body("truncated_body", lambda _event: b"")),
     Breaker("body without its last byte", _body("truncated_body", lambda event: _body_without_attributes(event)[:-1])),

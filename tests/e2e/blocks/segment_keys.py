@@ -31,6 +31,11 @@ def parse_snapshot_key(key: str) -> tuple[str, int, int]:
     return match["topic"], int(match["partition"]), int(match["position"])
 
 
+def is_start_key(key: str) -> bool:
+    """The object that says where a partition began."""
+    return re.fullmatch(r"[^/]+/\d{5}/start", key) is not None
+
+
 def date_and_hour(timestamp_ms: int) -> tuple[str, str]:
     time = datetime.fromtimestamp(timestamp_ms / 1000, timezone.utc)
     return time.strftime("%Y-%m-%d"), time.strftime("%H")

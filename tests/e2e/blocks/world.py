@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from .hot_store import HotStore
 from .kappa_process import CommandResult, KappaProcess, free_port, run_command, to_toml
 from .object_store import Place, connect
 from .oracle import Oracle
-from .producer import RecordingProducer
+from .producer import Production, RecordingProducer
 from .records import SentLog
 from .registry import Registry
 from .schemas import RegisteredSchemas
-from .segment_keys import parse_snapshot_key
+from .segment_keys import is_start_key, parse_snapshot_key
 from .stack import Stack
 from .stream import MixedStream, StreamSettings
 from .verification import check_anomalies, check_archive, check_windows
@@ -156,15 +157,26 @@ class World:
         result = self.command("migrate", "--config", str(self.write_config(name="migrate")))
         assert result.code == 0, f"kappa migrate ended with {result.code}: {result.text}"
 
-    def start(self, changes: Changes | None = None) -> KappaProcess:
+    def start(self, changes: Changes | None = None, environment: Mapping[str, str] | None = None) -> KappaProcess:
         number = len(self.processes)
         port = free_port()
         with_port = {name: dict(values) for name, values in (changes or {}).items()}
         with_port["http"] = {**with_port.get("http", {}), "listen": f"127.0.0.1:{port}"}
         config_file = self.write_config(with_port, f"kappa-{number}")
-        process = KappaProcess(config_file, port, self.directory / f"kappa-{number}.log", self.stack.environment)
+        log_file = self.directory / f"kappa-{number}.log"
+        process = KappaProcess(config_file, port, log_file, self.stack.environment | dict(environment or {}))
         self.processes.append(process)
         return process
+
+    @contextmanager
+    def flowing(self, seed: int, per_second: int = 800, **stream: Any) -> Iterator[KappaProcess]:
+        """A pipeline that is ready and under load, for the time of a block."""
+        planned = self.stream(seed, **stream)
+        kappa = self.start()
+        kappa.wait_until_ready()
+        with Production(self.producer, planned.take, per_second, most=20_000):
+            time.sleep(2)
+            yield kappa
 
     def run_undisturbed_on_the_log_of(self, other: World) -> None:
         """Reads another corner's topic into places of its own, in one go, cut only by the stop."""
@@ -225,6 +237,8 @@ class World:
     def snapshots(self) -> dict[int, list[int]]:
         positions: dict[int, list[int]] = {}
         for key in self.state_place.keys():
+            if is_start_key(key):
+                continue
             topic, partition, position = parse_snapshot_key(key)
             assert topic == self.topic, f"snapshot {key} of another topic"
             positions.setdefault(partition, []).append(position)

@@ -6,11 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
-    TimestampMillisecondBuilder,
-};
-use arrow_array::{ArrayRef, Int32Array, RecordBatch};
+use arrow_array::builder::{ArrayBuilder, BinaryBuilder, ListBuilder, StringBuilder, StructBuilder};
+use arrow_array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
 use crate::decode::ReaderSchema;
@@ -80,6 +77,14 @@ impl HeadersBuilder {
         self.0.append(true);
     }
 
+    fn append_nulls(&mut self, count: usize) {
+        (0..count).for_each(|_| self.0.append(false));
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Hands the column out and starts empty.
     pub fn finish(&mut self) -> ArrayRef {
         Arc::new(self.0.finish())
@@ -93,14 +98,18 @@ impl Default for HeadersBuilder {
 }
 
 /// The metadata columns of the rows that wait to become a batch.
+///
+/// What is the same in nearly every record is counted, not stored, until a record differs.
 #[derive(Debug)]
 pub struct MetadataColumns {
     partition: i32,
-    offsets: Int64Builder,
-    timestamps: TimestampMillisecondBuilder,
-    schema_ids: Int32Builder,
+    offsets: Vec<i64>,
+    timestamps: Vec<i64>,
+    schema_ids: Vec<Option<i32>>,
+    keyless: Vec<bool>,
+    /// Keys that do not repeat the key field; may lack trailing nulls.
     keys: BinaryBuilder,
-    keyless: BooleanBuilder,
+    /// May lack trailing nulls.
     headers: HeadersBuilder,
 }
 
@@ -109,28 +118,34 @@ impl MetadataColumns {
     pub fn new(partition: i32) -> Self {
         Self {
             partition,
-            offsets: Int64Builder::new(),
-            timestamps: TimestampMillisecondBuilder::new().with_timezone("UTC"),
-            schema_ids: Int32Builder::new(),
+            offsets: Vec::new(),
+            timestamps: Vec::new(),
+            schema_ids: Vec::new(),
+            keyless: Vec::new(),
             keys: BinaryBuilder::new(),
-            keyless: BooleanBuilder::new(),
             headers: HeadersBuilder::new(),
         }
     }
 
-    /// Appends the metadata of one accepted record. `key_field`: the text of the first key field, which the record
-    /// key usually repeats.
+    /// Appends the metadata of one accepted record. `repeats_key_field`: whether the record key is the text of the first
+    /// key field, as it usually is.
     #[inline]
-    pub fn append(&mut self, record: &LogRecord<'_>, schema_id: Option<i32>, key_field: Option<&str>) {
-        self.offsets.append_value(record.offset);
-        self.timestamps.append_value(record.timestamp_ms);
-        self.schema_ids.append_option(schema_id);
-        match record.key {
-            Some(key) if key_field.is_none_or(|field| field.as_bytes() != key) => self.keys.append_value(key),
-            _ => self.keys.append_null(),
+    pub fn append(&mut self, record: &LogRecord<'_>, schema_id: Option<i32>, repeats_key_field: bool) {
+        let row = self.offsets.len();
+        self.offsets.push(record.offset);
+        self.timestamps.push(record.timestamp_ms);
+        self.schema_ids.push(schema_id);
+        self.keyless.push(record.key.is_none());
+        if let Some(key) = record.key
+            && !repeats_key_field
+        {
+            self.keys.append_nulls(row - self.keys.len());
+            self.keys.append_value(key);
         }
-        self.keyless.append_value(record.key.is_none());
-        self.headers.append(record);
+        if !record.headers.is_empty() {
+            self.headers.append_nulls(row - self.headers.len());
+            self.headers.append(record);
+        }
     }
 
     /// Joins the decoded columns with the metadata into one batch of the archive schema, and starts empty.
@@ -140,16 +155,24 @@ impl MetadataColumns {
         mut decoded: Vec<ArrayRef>,
         extra: ArrayRef,
     ) -> Result<RecordBatch, ArrowError> {
-        let offsets = self.offsets.finish();
-        let partitions = Int32Array::from_value(self.partition, arrow_array::Array::len(&offsets));
-        decoded.push(Arc::new(partitions));
-        decoded.push(Arc::new(offsets));
-        decoded.push(Arc::new(self.timestamps.finish()));
-        decoded.push(Arc::new(self.schema_ids.finish()));
+        let rows = self.offsets.len();
+        self.keys.append_nulls(rows - self.keys.len());
+        self.headers.append_nulls(rows - self.headers.len());
+        let timestamps = TimestampMillisecondArray::from(take_with_room(&mut self.timestamps)).with_timezone("UTC");
+        decoded.push(Arc::new(Int32Array::from_value(self.partition, rows)));
+        decoded.push(Arc::new(Int64Array::from(take_with_room(&mut self.offsets))));
+        decoded.push(Arc::new(timestamps));
+        decoded.push(Arc::new(Int32Array::from(take_with_room(&mut self.schema_ids))));
         decoded.push(Arc::new(self.keys.finish()));
-        decoded.push(Arc::new(self.keyless.finish()));
+        decoded.push(Arc::new(BooleanArray::from(take_with_room(&mut self.keyless))));
         decoded.push(self.headers.finish());
         decoded.push(extra);
         RecordBatch::try_new(Arc::clone(schema), decoded)
     }
+}
+
+/// All values; the next batch will have about as many.
+fn take_with_room<T>(values: &mut Vec<T>) -> Vec<T> {
+    let room = Vec::with_capacity(values.len());
+    std::mem::replace(values, room)
 }

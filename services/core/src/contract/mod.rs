@@ -79,7 +79,11 @@ impl EventFields {
     }
 
     /// Judges the record decoded into `row` of `columns`.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a result of this size, handed over in memory, costs more than the checks"
+    )]
+    #[inline(always)]
     pub fn check(
         &self,
         columns: &Columns,
@@ -99,10 +103,12 @@ impl EventFields {
             return Err(missing("value", &self.value.1));
         };
         if !value.is_finite() {
-            let detail = format!("field `{}` is {value}; a measurement must be a finite number", self.value.1);
-            return Err(Reject::new(Reason::NonFiniteValue, detail));
+            return Err(self.not_finite(value));
         }
-        self.check_time(time_ms, record_timestamp_ms, limits)?;
+        let ahead_ms = time_ms.saturating_sub(record_timestamp_ms);
+        if ahead_ms > limits.max_future_skew_ms || ahead_ms < -limits.max_event_age_ms {
+            return Err(self.bad_time(ahead_ms, record_timestamp_ms, limits));
+        }
         let bad_quality = self
             .quality
             .as_ref()
@@ -110,28 +116,31 @@ impl EventFields {
         Ok(ValidEvent { time_ms, value, bad_quality })
     }
 
-    #[inline]
-    fn check_time(&self, time_ms: i64, record_timestamp_ms: i64, limits: &TimeLimits) -> Result<(), Reject> {
-        let ahead_ms = time_ms.saturating_sub(record_timestamp_ms);
-        if ahead_ms > limits.max_future_skew_ms {
+    #[cold]
+    fn not_finite(&self, value: f64) -> Reject {
+        let detail = format!("field `{}` is {value}; a measurement must be a finite number", self.value.1);
+        Reject::new(Reason::NonFiniteValue, detail)
+    }
+
+    /// For an event time outside of the limits.
+    #[cold]
+    fn bad_time(&self, ahead_ms: i64, record_timestamp_ms: i64, limits: &TimeLimits) -> Reject {
+        let field = &self.time.1;
+        if ahead_ms > 0 {
             let detail = format!(
-                "field `{}` is {ahead_ms} ms ahead of the record timestamp {record_timestamp_ms}; at most {} ms are \
+                "field `{field}` is {ahead_ms} ms ahead of the record timestamp {record_timestamp_ms}; at most {} ms are \
                  allowed (limits.max_future_skew)",
-                self.time.1, limits.max_future_skew_ms
+                limits.max_future_skew_ms
             );
-            return Err(Reject::new(Reason::EventTimeInFuture, detail));
+            return Reject::new(Reason::EventTimeInFuture, detail);
         }
-        if ahead_ms < -limits.max_event_age_ms {
-            let detail = format!(
-                "field `{}` is {} ms older than the record timestamp {record_timestamp_ms}; at most {} ms are allowed \
-                 (limits.max_event_age)",
-                self.time.1,
-                ahead_ms.saturating_neg(),
-                limits.max_event_age_ms
-            );
-            return Err(Reject::new(Reason::EventTimeTooOld, detail));
-        }
-        Ok(())
+        let detail = format!(
+            "field `{field}` is {} ms older than the record timestamp {record_timestamp_ms}; at most {} ms are allowed \
+             (limits.max_event_age)",
+            ahead_ms.saturating_neg(),
+            limits.max_event_age_ms
+        );
+        Reject::new(Reason::EventTimeTooOld, detail)
     }
 }
 
@@ -140,6 +149,7 @@ fn is_missing(column: &Column, row: usize) -> bool {
 }
 
 /// A field that the pipeline cannot do without, null in this record.
+#[cold]
 fn missing(rule: &str, field: &str) -> Reject {
     let detail = format!("field `{field}` is null, but event.{rule} needs it");
     Reject::new(Reason::contract(&format!("{rule}_missing")), detail)

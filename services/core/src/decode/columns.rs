@@ -57,6 +57,14 @@ impl Columns {
         self
     }
 
+    /// The same columns, with dictionaries whose hash depends on `seed`, so that no producer can choose values that collide.
+    /// It changes no output.
+    #[must_use]
+    pub fn with_hash_seed(mut self, seed: u64) -> Self {
+        self.fields.iter_mut().for_each(|column| column.set_hash_seed(seed));
+        self
+    }
+
     /// Number of rows.
     #[inline]
     pub fn rows(&self) -> usize {

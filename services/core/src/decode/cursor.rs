@@ -9,11 +9,12 @@ use crate::reject::Reason;
 /// Bytes of the longest varint of a 64-bit number.
 const LONGEST_VARINT: usize = 10;
 
-/// What is left of one body.
+/// A position in one body. Moving it writes one word, so that what is read next never waits for a store of two.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
-    rest: &'a [u8],
-    length: usize,
+    body: &'a [u8],
+    /// Bytes read so far; never more than there are.
+    at: usize,
 }
 
 /// The head of one block of array items or map entries.
@@ -27,28 +28,33 @@ pub(super) struct Block {
 impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn new(body: &'a [u8]) -> Self {
-        Self { rest: body, length: body.len() }
+        Self { body, at: 0 }
     }
 
     /// Bytes read so far.
     #[inline]
     pub(super) fn position(&self) -> usize {
-        self.length - self.rest.len()
+        self.at
     }
 
     /// Bytes not yet read.
     #[inline]
     pub(super) fn remaining(&self) -> usize {
-        self.rest.len()
+        self.body.len() - self.at
+    }
+
+    #[inline]
+    fn rest(&self) -> &'a [u8] {
+        self.body.get(self.at..).unwrap_or_default()
     }
 
     /// A zigzag varint: `long`, and every length, count and index.
     #[inline]
     pub(super) fn long(&mut self) -> Outcome<i64> {
-        if let [byte, rest @ ..] = self.rest
+        if let Some(byte) = self.body.get(self.at)
             && *byte < 0x80
         {
-            self.rest = rest;
+            self.at += 1;
             return Ok(unzigzag(u64::from(*byte)));
         }
         self.long_of_many_bytes()
@@ -57,14 +63,15 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn long_of_many_bytes(&mut self) -> Outcome<i64> {
         // With ten bytes at hand the loop unrolls without a bounds check per byte.
-        let found = match self.rest.first_chunk::<LONGEST_VARINT>() {
+        let rest = self.rest();
+        let found = match rest.first_chunk::<LONGEST_VARINT>() {
             Some(chunk) => varint(chunk),
-            None => varint(self.rest),
+            None => varint(rest),
         };
         let Some((value, bytes)) = found else {
             return self.bad_varint();
         };
-        self.rest = &self.rest[bytes..];
+        self.at += bytes;
         Ok(unzigzag(value))
     }
 
@@ -72,7 +79,7 @@ impl<'a> Cursor<'a> {
     #[inline(never)]
     fn bad_varint(&self) -> Outcome<i64> {
         let at = self.position();
-        if self.rest.len() < LONGEST_VARINT {
+        if self.remaining() < LONGEST_VARINT {
             return fault(Reason::TruncatedBody, format!("the body ends in the number that starts at byte {at}"));
         }
         fault(Reason::InvalidLength, format!("the number at byte {at} does not fit in 64 bits"))
@@ -92,20 +99,20 @@ impl<'a> Cursor<'a> {
     /// The next `count` bytes as they are.
     #[inline]
     pub(super) fn take(&mut self, count: usize) -> Outcome<&'a [u8]> {
-        let Some((taken, rest)) = self.rest.split_at_checked(count) else {
+        let Some(taken) = self.rest().get(..count) else {
             return self.too_short(count);
         };
-        self.rest = rest;
+        self.at += count;
         Ok(taken)
     }
 
     /// The next bytes as an array.
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Outcome<[u8; N]> {
-        let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
+        let Some(taken) = self.rest().first_chunk::<N>() else {
             return self.too_short(N);
         };
-        self.rest = rest;
+        self.at += N;
         Ok(*taken)
     }
 
@@ -119,25 +126,25 @@ impl<'a> Cursor<'a> {
     /// A length and that many bytes: `bytes` and `string`.
     #[inline]
     pub(super) fn bytes(&mut self) -> Outcome<&'a [u8]> {
-        let before = *self;
+        let at = self.at;
         let length = self.long()?;
-        let taken = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
-        let Some((taken, rest)) = taken else {
-            return before.bad_length(length, self.remaining());
+        let taken = usize::try_from(length).ok().and_then(|length| self.rest().get(..length));
+        let Some(taken) = taken else {
+            return self.bad_length(at, length);
         };
-        self.rest = rest;
+        self.at += taken.len();
         Ok(taken)
     }
 
     #[cold]
     #[inline(never)]
-    fn bad_length<T>(&self, length: i64, left: usize) -> Outcome<T> {
-        let at = self.position();
+    fn bad_length<T>(&self, at: usize, length: i64) -> Outcome<T> {
         if length < 0 {
             return fault(Reason::InvalidLength, format!("length {length} at byte {at} is negative"));
         }
         // A longer length is what a cut-off body looks like; one beyond any record is not.
         let reason = if length > i64::from(i32::MAX) { Reason::InvalidLength } else { Reason::TruncatedBody };
+        let left = self.remaining();
         fault(reason, format!("length {length} at byte {at} is more than the {left} bytes left"))
     }
 
@@ -155,7 +162,7 @@ impl<'a> Cursor<'a> {
     /// Nothing may be left when all fields are read.
     #[inline]
     pub(super) fn end(&self) -> Outcome<()> {
-        if self.rest.is_empty() {
+        if self.remaining() == 0 {
             return Ok(());
         }
         let (at, left) = (self.position(), self.remaining());
@@ -167,8 +174,8 @@ impl<'a> Cursor<'a> {
     /// A negative count is followed by the size of the block in bytes (Avro 1.12, "Arrays").
     #[inline]
     pub(super) fn block(&mut self, what: &str, smallest: usize) -> Outcome<Block> {
-        if let [0, rest @ ..] = self.rest {
-            self.rest = rest;
+        if self.body.get(self.at) == Some(&0) {
+            self.at += 1;
             return Ok(Block { count: 0, left_behind: None });
         }
         self.block_of_items(what, smallest)

@@ -22,8 +22,8 @@ const MAGIC_GUID: u8 = 1;
 /// How a record names the schema that it was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SchemaReference {
-    /// The registry's number for the schema.
-    Id(u32),
+    /// The registry's number for the schema, never negative.
+    Id(i32),
     /// The registry's GUID for the schema, the same in every registry that has it.
     Guid([u8; 16]),
 }
@@ -52,24 +52,47 @@ pub(super) fn write_uuid(out: &mut impl fmt::Write, bytes: [u8; 16]) -> fmt::Res
 ///
 /// # Errors
 /// `tombstone` for a null value, `empty_value` for one without bytes (a body of no bytes is fine where the reference
-/// stands in the header), `bad_magic` and `truncated_header` for a framing that is neither of the two.
+/// stands in the header), `bad_magic` and `truncated_header` for a framing that is neither of the two,
+/// `unknown_schema_id` for an id that cannot be one.
+#[expect(clippy::inline_always, reason = "a result of this size, handed over in memory, costs more than the reading")]
+#[inline(always)]
 pub fn unframe<'a>(value: Option<&'a [u8]>, headers: Headers<'a>) -> Result<(SchemaReference, &'a [u8]), Reject> {
+    match value {
+        Some([MAGIC_ID, a @ ..0x80, b, c, d, body @ ..]) if headers.is_empty() => {
+            Ok((SchemaReference::Id(i32::from_be_bytes([*a, *b, *c, *d])), body))
+        }
+        _ => unframe_by_header(value, headers),
+    }
+}
+
+/// The same where there are headers, or something is wrong.
+#[inline(never)]
+fn unframe_by_header<'a>(value: Option<&'a [u8]>, headers: Headers<'a>) -> Result<(SchemaReference, &'a [u8]), Reject> {
     let Some(value) = value else {
         return Err(Reject::new(Reason::Tombstone, "the value is null, a delete marker, where an event was expected"));
     };
-    if !headers.is_empty()
-        && let Some(reference) = headers.last(VALUE_SCHEMA_HEADER)
-    {
+    if let Some(reference) = headers.last(VALUE_SCHEMA_HEADER) {
         return Ok((reference_in_header(reference)?, value));
     }
     match value {
         [] => {
             Err(Reject::new(Reason::EmptyValue, "the value has no bytes where at least a 5-byte header was expected"))
         }
-        [MAGIC_ID, a, b, c, d, body @ ..] => Ok((SchemaReference::Id(u32::from_be_bytes([*a, *b, *c, *d])), body)),
+        [MAGIC_ID, a, b, c, d, body @ ..] => Ok((reference_by_id([*a, *b, *c, *d])?, body)),
         [MAGIC_ID, ..] => Err(truncated("value", value.len(), 5)),
         [other, ..] => Err(bad_magic("value", *other, "0")),
     }
+}
+
+/// Registries number schemas by positive 32-bit integers. With its highest bit set a number is none, in any registry and
+/// for ever, so nobody needs to be asked.
+fn reference_by_id(bytes: [u8; 4]) -> Result<SchemaReference, Reject> {
+    let id = i32::from_be_bytes(bytes);
+    if id < 0 {
+        let detail = format!("no registry has a schema {}: ids end at {}", u32::from_be_bytes(bytes), i32::MAX);
+        return Err(Reject::new(Reason::UnknownSchemaId, detail));
+    }
+    Ok(SchemaReference::Id(id))
 }
 
 /// Reads the reference from the record header. Bytes behind it are not ours: the Protobuf serializer puts its message
@@ -78,7 +101,7 @@ fn reference_in_header(bytes: &[u8]) -> Result<SchemaReference, Reject> {
     const PLACE: &str = "record header `__value_schema_id`";
     match bytes {
         [] => Err(truncated(PLACE, 0, 5)),
-        [MAGIC_ID, a, b, c, d, ..] => Ok(SchemaReference::Id(u32::from_be_bytes([*a, *b, *c, *d]))),
+        [MAGIC_ID, a, b, c, d, ..] => reference_by_id([*a, *b, *c, *d]),
         [MAGIC_ID, ..] => Err(truncated(PLACE, bytes.len(), 5)),
         [MAGIC_GUID, rest @ ..] => match rest.first_chunk::<16>() {
             Some(guid) => Ok(SchemaReference::Guid(*guid)),
@@ -116,7 +139,7 @@ mod tests {
     #[test]
     fn both_framings_are_read() {
         assert_eq!(unframed(Some(&[0, 0, 0, 1, 2, 9, 8]), None), Ok((SchemaReference::Id(258), vec![9, 8])));
-        assert_eq!(unframed(Some(&[0, 255, 255, 255, 255]), None), Ok((SchemaReference::Id(u32::MAX), vec![])));
+        assert_eq!(unframed(Some(&[0, 127, 255, 255, 255]), None), Ok((SchemaReference::Id(i32::MAX), vec![])));
         let guid: [u8; 16] = std::array::from_fn(|index| index as u8);
         let mut header = vec![1];
         header.extend_from_slice(&guid);
@@ -140,5 +163,7 @@ mod tests {
         assert_eq!(reason(Some(&[0]), Some(&[1; 16])).as_deref(), Some("truncated_header"));
         assert_eq!(reason(Some(&[0]), Some(&[0; 4])).as_deref(), Some("truncated_header"));
         assert_eq!(reason(Some(&[0]), Some(&[2; 17])).as_deref(), Some("bad_magic"));
+        assert_eq!(reason(Some(&[0, 128, 0, 0, 0, 9]), None).as_deref(), Some("unknown_schema_id"));
+        assert_eq!(reason(Some(&[0]), Some(&[0, 255, 255, 255, 255])).as_deref(), Some("unknown_schema_id"));
     }
 }

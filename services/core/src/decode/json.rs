@@ -104,27 +104,27 @@ impl Sink<'_> {
                 self.float(value, value.is_finite());
             }
             Kind::String => {
-                let before = *cursor;
+                let at = cursor.position();
                 match std::str::from_utf8(cursor.bytes()?) {
                     Ok(value) => self.string(value),
-                    Err(error) => return not_utf8(&before, &error),
+                    Err(error) => return not_utf8(at, &error),
                 }
             }
             Kind::Bytes => self.bytes(node, None, cursor)?,
             Kind::Fixed { size, .. } => self.bytes(node, Some(*size), cursor)?,
             Kind::Enum { name, symbols, .. } => {
-                let before = *cursor;
+                let at = cursor.position();
                 let index = cursor.long()?;
                 let Some(symbol) = usize::try_from(index).ok().and_then(|index| symbols.get(index)) else {
-                    return no_symbol(&before, &name.full, index, symbols.len());
+                    return no_symbol(at, &name.full, index, symbols.len());
                 };
                 self.string(symbol);
             }
             Kind::Union(branches) => {
-                let before = *cursor;
+                let at = cursor.position();
                 let index = cursor.long()?;
                 let Some(branch) = usize::try_from(index).ok().and_then(|index| branches.get(index)) else {
-                    return no_branch(&before, index, branches.len());
+                    return no_branch(at, index, branches.len());
                 };
                 self.nested(*branch, cursor, depth + 1)?;
             }
@@ -171,10 +171,10 @@ impl Sink<'_> {
                 break;
             }
             for _ in 0..block.count {
-                let before = *cursor;
+                let at = cursor.position();
                 let key = cursor.bytes()?;
                 if let Err(error) = std::str::from_utf8(key) {
-                    return not_utf8(&before, &error);
+                    return not_utf8(at, &error);
                 }
                 self.key(key);
                 self.nested(values, cursor, depth + 1).map_err(|fault| fault.inside(ITEM))?;

@@ -83,10 +83,10 @@ impl<'a> Run<'a> {
             (Op::Double, Data::Double(values)) => values.push(f64::from_le_bytes(cursor.array()?)),
             (Op::Long, Data::Long(values)) => values.push(cursor.long()?),
             (Op::Dictionary, Data::Dictionary { keys, dictionary }) => {
-                let before = *cursor;
+                let at = cursor.position();
                 match dictionary.intern(cursor.bytes()?, keys.len()) {
                     Ok(key) => keys.push(key),
-                    Err(error) => return not_utf8(&before, &error),
+                    Err(error) => return not_utf8(at, &error),
                 }
             }
             (Op::Enum(symbols), Data::Symbols { keys, .. }) => keys.push(symbol(symbols, cursor)?),
@@ -112,11 +112,11 @@ impl<'a> Run<'a> {
     /// The operation for the branch that the body names.
     #[inline]
     fn branch(&mut self, union: &'a UnionOp) -> Outcome<&'a Op> {
-        let before = self.cursor;
+        let at = self.cursor.position();
         let index = self.cursor.long()?;
         match usize::try_from(index).ok().and_then(|index| union.branches.get(index)) {
             Some(branch) => Ok(branch),
-            None => no_branch(&before, index, union.branches.len()),
+            None => no_branch(at, index, union.branches.len()),
         }
     }
 
@@ -241,10 +241,10 @@ impl<'a> Run<'a> {
 
 #[inline]
 fn push_text(cursor: &mut Cursor<'_>, offsets: &mut Vec<i32>, text: &mut String) -> Outcome<()> {
-    let before = *cursor;
+    let at = cursor.position();
     match std::str::from_utf8(cursor.bytes()?) {
         Ok(value) => text.push_str(value),
-        Err(error) => return not_utf8(&before, &error),
+        Err(error) => return not_utf8(at, &error),
     }
     offsets.push(text.len() as i32);
     Ok(())
@@ -252,12 +252,12 @@ fn push_text(cursor: &mut Cursor<'_>, offsets: &mut Vec<i32>, text: &mut String)
 
 #[inline]
 fn symbol(symbols: &EnumOp, cursor: &mut Cursor<'_>) -> Outcome<i32> {
-    let before = *cursor;
+    let at = cursor.position();
     let index = cursor.long()?;
     match usize::try_from(index).ok().and_then(|index| symbols.symbols.get(index)) {
         Some(Ok(key)) => Ok(*key),
-        Some(Err(unknown)) => unknown_symbol(&before, symbols, unknown),
-        None => no_symbol(&before, &symbols.name, index, symbols.symbols.len()),
+        Some(Err(unknown)) => unknown_symbol(at, symbols, unknown),
+        None => no_symbol(at, &symbols.name, index, symbols.symbols.len()),
     }
 }
 
@@ -278,8 +278,8 @@ fn misfit<T>() -> Outcome<T> {
 
 #[cold]
 #[inline(never)]
-fn unknown_symbol(at: &Cursor<'_>, symbols: &EnumOp, symbol: &str) -> Outcome<i32> {
-    let (at, name) = (at.position(), &symbols.name);
+fn unknown_symbol(at: usize, symbols: &EnumOp, symbol: &str) -> Outcome<i32> {
+    let name = &symbols.name;
     let detail = format!("symbol `{symbol}` at byte {at} is not in the reader's enum `{name}`, which has no default");
     fault(Reason::InvalidEnum, detail)
 }
@@ -287,24 +287,21 @@ fn unknown_symbol(at: &Cursor<'_>, symbols: &EnumOp, symbol: &str) -> Outcome<i3
 /// An index that the writer's enum does not have.
 #[cold]
 #[inline(never)]
-pub(super) fn no_symbol<T>(at: &Cursor<'_>, name: &str, index: i64, count: usize) -> Outcome<T> {
-    let at = at.position();
+pub(super) fn no_symbol<T>(at: usize, name: &str, index: i64, count: usize) -> Outcome<T> {
     fault(Reason::InvalidEnum, format!("symbol {index} at byte {at} of the {count} symbols of enum `{name}`"))
 }
 
 /// A branch that the writer's union does not have.
 #[cold]
 #[inline(never)]
-pub(super) fn no_branch<T>(at: &Cursor<'_>, index: i64, count: usize) -> Outcome<T> {
-    let at = at.position();
+pub(super) fn no_branch<T>(at: usize, index: i64, count: usize) -> Outcome<T> {
     fault(Reason::InvalidUnionBranch, format!("branch {index} at byte {at} of a union of {count} branches"))
 }
 
 /// A string whose bytes are not UTF-8.
 #[cold]
 #[inline(never)]
-pub(super) fn not_utf8<T>(at: &Cursor<'_>, error: &std::str::Utf8Error) -> Outcome<T> {
-    let at = at.position();
+pub(super) fn not_utf8<T>(at: usize, error: &std::str::Utf8Error) -> Outcome<T> {
     fault(Reason::InvalidUtf8, format!("the string at byte {at} is not UTF-8: {error}"))
 }
 

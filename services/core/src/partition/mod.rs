@@ -36,6 +36,8 @@ use unknown_schemas::UnknownSchemas;
 
 /// How many events ahead the state of a series is asked for: some hundred nanoseconds of work.
 const EVENTS_AHEAD: usize = 12;
+/// How many records ahead the place of a key in its dictionary is asked for.
+const RECORDS_AHEAD: usize = 8;
 
 /// Everything that decides what a log prefix means. The same for all partitions.
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl PartitionState {
     /// The empty state at a log position: nothing was seen before it.
     pub fn empty(settings: Arc<PartitionSettings>, partition: i32, position: i64, topic_id: Option<String>) -> Self {
         Self {
-            columns: settings.reader.new_columns(&settings.decode_limits),
+            columns: settings.reader.new_columns(&settings.decode_limits).with_hash_seed(settings.hash_seed),
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
             windows: Windows::new(settings.windows.clone(), settings.detector.clone(), settings.hash_seed),
@@ -192,6 +194,11 @@ impl PartitionState {
         state.windows.load(&mut reader)?;
         reader.finish()?;
         Ok((state, SnapshotHeader { topic, topic_id, partition, position }))
+    }
+
+    /// The identity of the topic that the state belongs to, where the brokers said it.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.topic_id.as_deref()
     }
 
     /// The state as a snapshot. All rows must have been taken.
@@ -226,6 +233,8 @@ impl PartitionState {
     pub fn process(&mut self, batch: &LogBatch, index: usize) -> Progress {
         let start = index.max(batch.position_of(self.position));
         for index in start..batch.len() {
+            batch.prefetch(index + 2 * RECORDS_AHEAD);
+            self.prefetch_key(batch, index + RECORDS_AHEAD);
             let stop = if self.enough_rows_wait() {
                 Some(Progress::RowsWait { index })
             } else {
@@ -240,6 +249,17 @@ impl PartitionState {
         self.add_events();
         self.segment.digest.update(batch, start..batch.len());
         Progress::Consumed
+    }
+
+    /// A record's key usually repeats the event's first key field: a good guess at what decoding will look up.
+    #[inline]
+    fn prefetch_key(&self, batch: &LogBatch, index: usize) {
+        if index < batch.len()
+            && let Some(key) = batch.get(index).key
+            && let Some(column) = self.settings.event.key_columns().next()
+        {
+            self.columns.column(column).prefetch_text(key);
+        }
     }
 
     #[inline]
@@ -299,9 +319,9 @@ impl PartitionState {
                 return Err(Refusal::Rejected(reject, schema_id));
             }
         };
-        let key_field = settings.event.key_columns().next();
-        let key_text = key_field.and_then(|column| self.columns.column(column).str_at(row));
-        self.metadata.append(record, schema_id, key_text);
+        let key_field = settings.event.key_columns().next().map(|column| self.columns.column(column));
+        let repeats_key_field = record.key.zip(key_field).is_some_and(|(key, field)| field.is_text(row, key));
+        self.metadata.append(record, schema_id, repeats_key_field);
         let place = self.lookup.place_of(&self.columns, row);
         self.events.push(DecodedEvent { row, place, event, offset: record.offset });
         Ok(())
@@ -526,7 +546,7 @@ enum Refusal {
 
 fn id_of(reference: SchemaReference) -> Option<i32> {
     match reference {
-        SchemaReference::Id(id) => Some(id as i32),
+        SchemaReference::Id(id) => Some(id),
         SchemaReference::Guid(_) => None,
     }
 }

@@ -55,11 +55,13 @@ impl UnknownSchemas {
             match reference {
                 SchemaReference::Id(id) => {
                     into.u8(0);
-                    into.u32(*id);
+                    into.u32(*id as u32);
                 }
                 SchemaReference::Guid(guid) => {
                     into.u8(1);
-                    guid.iter().for_each(|byte| into.u8(*byte));
+                    for byte in guid {
+                        into.u8(*byte);
+                    }
                 }
             }
             into.i64(*since);
@@ -70,7 +72,7 @@ impl UnknownSchemas {
         let mut unknown = BTreeMap::new();
         for _ in 0..from.count(13)? {
             let reference = match from.u8()? {
-                0 => SchemaReference::Id(from.u32()?),
+                0 => SchemaReference::Id(from.u32()? as i32),
                 1 => {
                     let mut guid = [0; 16];
                     for byte in &mut guid {

@@ -177,7 +177,9 @@ mod tests {
 
     fn row_of(events: &[Event]) -> WindowRow {
         let mut accumulator = Accumulator::default();
-        events.iter().for_each(|event| accumulator.add(event));
+        for event in events {
+            accumulator.add(event);
+        }
         let series = Arc::new(SeriesKey::new(["s"]));
         accumulator.row(&RowIdentity { series: &series, window_start_ms: 0, segment: -1, closed: false, version: 9 })
     }

@@ -59,10 +59,13 @@ pub struct Windows {
     late_events: u64,
 }
 
+/// What the detector remembers of a series.
+type Memory = <ConfiguredDetector as AnomalyDetector>::Memory;
+
 #[derive(Debug, Clone)]
 struct PerSeries {
     last_time_ms: i64,
-    memory: <ConfiguredDetector as AnomalyDetector>::Memory,
+    memory: Memory,
 }
 
 #[derive(Debug, Clone)]
@@ -106,7 +109,7 @@ impl Windows {
     pub fn series_id(&mut self, key: &[&str]) -> SeriesId {
         let id = self.series.intern(key);
         if id as usize == self.per_series.len() {
-            self.per_series.push(PerSeries { last_time_ms: i64::MIN, memory: Default::default() });
+            self.per_series.push(PerSeries { last_time_ms: i64::MIN, memory: Memory::default() });
             let empty = Slot { window: EMPTY, dirty: false, sums: Accumulator::default() };
             self.slots.extend(std::iter::repeat_n(empty, self.slots_per_series));
         }

@@ -8,30 +8,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::errors::ParquetError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::footer::SegmentFooter;
+use super::segment_file::{SegmentFile, SegmentFormat};
 use crate::memory::{MemoryBudget, Reservation};
 
 /// Batches that may wait for a lane.
 const QUEUE: usize = 4;
 
-/// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
-const ROW_GROUP_ROWS: usize = 1 << 20;
-
-/// Columns whose pages carry statistics, besides the event's key and time fields.
-const PAGE_STATISTICS: [&str; 2] = ["_offset", "_timestamp"];
-
 /// A batch could not be encoded: a defect of the program, never of the data.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot encode the segment as Parquet: {0}")]
 pub struct EncodeError(String);
+
+impl From<ParquetError> for EncodeError {
+    fn from(error: ParquetError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -74,41 +71,6 @@ impl EncoderLane {
     }
 }
 
-/// How segments are encoded; made once, shared by all.
-#[derive(Debug, Clone)]
-pub struct SegmentFormat {
-    schema: SchemaRef,
-    properties: WriterProperties,
-}
-
-impl SegmentFormat {
-    /// `indexed`: the event's key and time fields, whose pages carry statistics.
-    pub fn new(schema: SchemaRef, indexed: &[String]) -> Self {
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned());
-        for field in schema.fields() {
-            let path = ColumnPath::from(field.name().as_str());
-            if is_counter(field.data_type()) {
-                // Offsets, times and sequences rise by little: deltas beat a dictionary in size and in time.
-                properties = properties
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
-            }
-            if indexed.contains(field.name()) || PAGE_STATISTICS.contains(&field.name().as_str()) {
-                properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
-            }
-        }
-        Self { schema, properties: properties.build() }
-    }
-}
-
-fn is_counter(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Int64 | DataType::Timestamp(..) | DataType::Date32 | DataType::Time64(_))
-}
-
 /// One segment on its way to becoming a file.
 #[derive(Debug)]
 pub struct SegmentEncoder {
@@ -123,7 +85,7 @@ pub struct SegmentEncoder {
 
 /// What a lane works on.
 enum FileState {
-    Writing(Box<ArrowWriter<Vec<u8>>>),
+    Writing(Box<SegmentFile>),
     Failed(EncodeError),
     Finished,
 }
@@ -131,7 +93,7 @@ enum FileState {
 impl fmt::Debug for FileState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Writing(writer) => formatter.debug_tuple("Writing").field(&writer.bytes_written()).finish(),
+            Self::Writing(file) => formatter.debug_tuple("Writing").field(&file.memory()).finish(),
             Self::Failed(error) => formatter.debug_tuple("Failed").field(error).finish(),
             Self::Finished => formatter.write_str("Finished"),
         }
@@ -141,11 +103,10 @@ impl fmt::Debug for FileState {
 impl SegmentEncoder {
     /// An empty segment.
     pub fn new(format: &SegmentFormat, lane: EncoderLane, budget: &Arc<MemoryBudget>) -> Result<Self, EncodeError> {
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&format.schema), Some(format.properties.clone()))
-            .map_err(|error| EncodeError(error.to_string()))?;
+        let file = SegmentFile::new(format.clone())?;
         Ok(Self {
             lane,
-            file: Arc::new(Mutex::new(FileState::Writing(Box::new(writer)))),
+            file: Arc::new(Mutex::new(FileState::Writing(Box::new(file)))),
             held: Arc::new(AtomicUsize::new(0)),
             waiting: Arc::new(AtomicUsize::new(0)),
             reservation: budget.reserve(0),
@@ -159,11 +120,11 @@ impl SegmentEncoder {
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let (file, held, waiting) = (Arc::clone(&self.file), Arc::clone(&self.held), Arc::clone(&self.waiting));
         let job = move || {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            if let FileState::Writing(writer) = &mut *file {
-                match writer.write(&rows) {
-                    Ok(()) => held.store(writer.bytes_written() + writer.memory_size(), Ordering::Relaxed),
-                    Err(error) => *file = FileState::Failed(EncodeError(error.to_string())),
+            let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
+            if let FileState::Writing(file) = &mut *state {
+                match file.write(&rows) {
+                    Ok(()) => held.store(file.memory(), Ordering::Relaxed),
+                    Err(error) => *state = FileState::Failed(error.into()),
                 }
             }
             drop(rows);
@@ -184,12 +145,9 @@ impl SegmentEncoder {
         let (done, result) = oneshot::channel();
         let (file, key_values) = (self.file, footer.key_values());
         let job = move || {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let finished = match std::mem::replace(&mut *file, FileState::Finished) {
-                FileState::Writing(mut writer) => {
-                    key_values.into_iter().for_each(|pair| writer.append_key_value_metadata(pair));
-                    writer.into_inner().map_err(|error| EncodeError(error.to_string()))
-                }
+            let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let finished = match std::mem::replace(&mut *state, FileState::Finished) {
+                FileState::Writing(file) => file.finish(key_values).map_err(EncodeError::from),
                 FileState::Failed(error) => Err(error),
                 FileState::Finished => Err(EncodeError("the segment was finished twice".to_owned())),
             };

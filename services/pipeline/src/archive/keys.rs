@@ -33,6 +33,11 @@ pub fn snapshot_key(prefix: &Path, topic: &str, partition: i32, offset: i64) -> 
     snapshot_prefix(prefix, topic, partition).join(format!("{offset:020}.snapshot").as_str())
 }
 
+/// Key of the object that says where a partition began.
+pub fn start_key(prefix: &Path, topic: &str, partition: i32) -> Path {
+    snapshot_prefix(prefix, topic, partition).join("start")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +47,6 @@ mod tests {
         let key = segment_key(&Path::from("raw"), "sensor-readings", 7, 1_234, 1_790_000_000_000);
         assert_eq!(key.as_ref(), "raw/sensor-readings/date=2026-09-21/hour=14/00007-00000000000000001234.parquet");
         assert_eq!(snapshot_key(&Path::default(), "t", 0, 42).as_ref(), "t/00000/00000000000000000042.snapshot");
+        assert_eq!(start_key(&Path::default(), "t", 3).as_ref(), "t/00003/start");
     }
 }

@@ -1,9 +1,13 @@
 //! The archive: one Parquet object per segment, whose creation is the segment's commit point.
 
+mod dictionary_column;
 mod encoder;
 mod footer;
+mod hybrid;
 mod keys;
+mod segment_file;
 
-pub use encoder::{EncodeError, EncoderLane, SegmentEncoder, SegmentFormat};
+pub use encoder::{EncodeError, EncoderLane, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer};
-pub use keys::{segment_key, snapshot_key, snapshot_prefix};
+pub use keys::{segment_key, snapshot_key, snapshot_prefix, start_key};
+pub use segment_file::SegmentFormat;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use object_store::ObjectStoreExt as _;
 
-use crate::archive::{snapshot_key, snapshot_prefix};
+use crate::archive::{snapshot_key, snapshot_prefix, start_key};
 use crate::storage::{self, Created, StoreHealth, StoreRoot};
 
 /// zstd level: the numbers hardly compress, the key texts do, and a seal waits for this.
@@ -43,6 +43,28 @@ impl Snapshots {
             return Ok(None);
         };
         decompress(&compressed).map(Some)
+    }
+
+    /// Where it is settled at which offset the partition began.
+    pub fn start_key(&self) -> object_store::path::Path {
+        start_key(&self.root.prefix, &self.topic, self.partition)
+    }
+
+    /// Settles for all owners, present and future, where the partition begins: at `wanted`, or where another owner has
+    /// settled it before.
+    ///
+    /// # Errors
+    /// If the object that says so holds something else.
+    pub async fn settle_start(&self, wanted: i64, health: &impl StoreHealth) -> std::io::Result<i64> {
+        let key = self.start_key();
+        loop {
+            if storage::create(&self.root, &key, Bytes::from(wanted.to_string()), health).await == Created::ByUs {
+                return Ok(wanted);
+            }
+            let Some(found) = storage::read(&self.root, &key, health).await else { continue };
+            let settled = std::str::from_utf8(&found).ok().and_then(|text| text.parse().ok());
+            return settled.ok_or_else(|| std::io::Error::other("it holds no offset"));
+        }
     }
 
     /// Positions of all snapshots, in order.

@@ -3,6 +3,8 @@
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::ops::log_filter;
+
 /// For people or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -31,6 +33,8 @@ pub(super) struct LoggingArguments {
     log_format: LogFormat,
 
     /// How much is logged [default: what RUST_LOG says, else info].
+    ///
+    /// Of RUST_LOG's directives one for `object_store` must be named: otherwise it warns only.
     #[arg(long, global = true, value_enum)]
     log_level: Option<LogLevel>,
 }
@@ -51,7 +55,6 @@ impl LoggingArguments {
 
     /// The flag over `RUST_LOG` over the default. Libraries are quieter than we are.
     fn filter(&self) -> EnvFilter {
-        let from_environment = || EnvFilter::try_from_default_env().ok();
         let of_level = |level: &str, libraries: &str| {
             EnvFilter::new(format!("{libraries},kappa={level},kappa_core={level},kappa_pipeline={level}"))
         };
@@ -59,9 +62,9 @@ impl LoggingArguments {
             Some(LogLevel::Error) => of_level("error", "error"),
             Some(LogLevel::Warn) => of_level("warn", "warn"),
             Some(LogLevel::Info) => of_level("info", "warn"),
-            Some(LogLevel::Debug) => of_level("debug", "info,librdkafka=debug"),
+            Some(LogLevel::Debug) => of_level("debug", "info,object_store=warn,librdkafka=debug"),
             Some(LogLevel::Trace) => of_level("trace", "debug"),
-            None => from_environment().unwrap_or_else(|| of_level("info", "warn")),
+            None => log_filter::from_environment().unwrap_or_else(|| of_level("info", "warn")),
         }
     }
 }

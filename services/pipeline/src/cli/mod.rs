@@ -164,9 +164,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
+    // First of all, so that whatever is waited for, a stop is clean.
+    let stop = stop_signal()?;
     let config = arguments.config.load(Needs::Everything)?.config;
     checked_reader_schema(&config)?;
-    let stop = stop_signal()?;
     let application = Application::build(config).await?;
     tracing::info!(address = %application.http_address(), "serving /metrics, /healthz, /readyz and /status");
     application.run_until_stopped(stop).await?;

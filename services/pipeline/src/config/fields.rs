@@ -1,6 +1,7 @@
 //! The fields that `[event]` names, held against the reader schema.
 
 use arrow_schema::DataType;
+use kappa_core::archive::METADATA_COLUMNS;
 use kappa_core::decode::ReaderSchema;
 
 use super::EventConfig;
@@ -9,6 +10,10 @@ use super::problems::Problem;
 /// Everything wrong with the names of fields.
 pub(super) fn check(event: &EventConfig, reader: &ReaderSchema) -> Vec<Problem> {
     let mut problems = Vec::new();
+    for field in reader.arrow_fields().iter().filter(|field| METADATA_COLUMNS.contains(&field.name().as_str())) {
+        let message = format!("has a field {:?}, which is the name of a column of the archive's own", field.name());
+        problems.push(Problem::with_key("event.schema", message));
+    }
     for field in &event.key {
         problems.extend(field_problem("event.key", field, reader, is_text, "a string or an enum"));
     }
@@ -74,6 +79,16 @@ mod tests {
         let config = Config::template();
         let reader = ReaderSchema::parse(&config.reader_schema().unwrap()).unwrap();
         config.validate_against(&reader).unwrap();
+    }
+
+    #[test]
+    fn a_field_must_not_hide_a_column_of_the_archive() {
+        let avsc = super::super::BUILT_IN_SCHEMA.replacen("\"unit\"", "\"_offset\"", 1);
+        let reader = ReaderSchema::parse(&avsc).unwrap();
+        let problems = Config::template().validate_against(&reader).unwrap_err().problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].key, "event.schema");
+        assert!(problems[0].to_string().contains("_offset"), "{}", problems[0]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 
 use super::problems::Problem;
 use super::{Config, Needs, StoreUrl};
+use crate::hot_store::reserved_columns;
 
 const DAY: Duration = Duration::from_hours(24);
 const MIB: u64 = 1 << 20;
@@ -192,7 +193,7 @@ impl Checks<'_> {
         for field in &event.key {
             self.rule(&["event.key"], seen.insert(field.as_str()), format!("names {field:?} twice"));
             self.rule(&["event.key"], is_avro_name(field), format!("{field:?} is no name of an Avro field"));
-            let taken = HOT_COLUMNS.contains(&field.as_str());
+            let taken = reserved_columns().any(|column| column == field);
             self.rule(&["event.key"], !taken, format!("{field:?} is the name of a column of the hot store's own"));
         }
         for (key, field) in [("event.time", &event.time), ("event.value", &event.value)] {
@@ -261,37 +262,6 @@ impl Checks<'_> {
         self.rule(&["anomaly.warm_up"], config.anomaly.warm_up >= 1, "must be at least 1");
     }
 }
-
-/// Columns of the hot store's tables that a key field would collide with.
-const HOT_COLUMNS: &[&str] = &[
-    "window_start",
-    "topic",
-    "partition",
-    "segment",
-    "offset",
-    "count",
-    "sum",
-    "min",
-    "max",
-    "m2",
-    "mean",
-    "stddev",
-    "first_value",
-    "first_time",
-    "last_value",
-    "last_time",
-    "anomalies",
-    "max_score",
-    "bad_quality",
-    "closed",
-    "late",
-    "version",
-    "event_time",
-    "value",
-    "expected",
-    "score",
-    "kind",
-];
 
 fn is_avro_name(name: &str) -> bool {
     let first = name.chars().next();

@@ -14,6 +14,8 @@ Examples:
   kappa demo --for 2m --http 127.0.0.1:9464 --keep
                                           with /metrics and /status at a fixed port; the last demo's data is kept
 
+Ctrl-C or q ends the sending, seals and compares; a second one ends at once, without the comparison.
+
 It needs no Kafka, no S3 and no ClickHouse: it brings librdkafka's mock cluster, a schema registry, a directory and the
 ClickHouse engine (a Python package, installed at the first time). Everything it writes lies below --dir.";
 

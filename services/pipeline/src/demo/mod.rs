@@ -37,6 +37,7 @@ pub use arguments::DemoArguments;
 
 use backpressure::Positions;
 use embedded::directory::DemoDirectory;
+use fleet::reading::Metric;
 use fleet::{Fleet, FleetOptions};
 use hot_store_reader::HotStoreReader;
 use observer::{Observer, SharedView};
@@ -47,6 +48,7 @@ use stack::{DATABASE, GROUP, Stack, TOPIC};
 use summary::{Outlook, Places};
 use view::{Stage, View};
 
+use crate::ops::log_filter;
 use crate::run::Application;
 
 /// How long the pipeline may take to read what is left in the log.
@@ -75,7 +77,8 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
 fn log_to_file(directory: &DemoDirectory) -> anyhow::Result<()> {
     let path = directory.log();
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let default = || log_filter::with_quiet_libraries("info").unwrap_or_default();
+    let filter = log_filter::from_environment().unwrap_or_else(default);
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
     // Somebody else's subscriber, as in tests, is as good.
     let _ = subscriber.try_init();
@@ -185,30 +188,69 @@ impl Demo {
                 return Err(failure.context(format!("the demo has failed; see {}", stack.directory.log().display())));
             }
         }
+        let windup = Windup {
+            arguments,
+            stack,
+            produced,
+            positions,
+            view,
+            hot_store,
+            pipeline,
+            producer,
+            observing,
+            screen,
+            series_names,
+            sending: sending_since.elapsed(),
+        };
+        // Dropped half-way it leaves no child process behind, and the terminal as it was.
+        tokio::select! {
+            ended = windup.run() => ended,
+            () = wishes.next() => Err(anyhow!("ended by force, before everything was compared")),
+        }
+    }
+}
+
+/// The demo once no more events are sent.
+struct Windup {
+    arguments: DemoArguments,
+    stack: Stack,
+    produced: Arc<Produced>,
+    positions: Arc<Positions>,
+    view: SharedView,
+    hot_store: HotStoreReader,
+    pipeline: Pipeline,
+    producer: RunningProducer,
+    observing: JoinHandle<()>,
+    screen: Screen,
+    series_names: Vec<(String, Metric)>,
+    /// For how long events were sent.
+    sending: Duration,
+}
+
+impl Windup {
+    /// Reads what is left, seals, and compares.
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { arguments, stack, produced, positions, view, hot_store, pipeline, producer, .. } = self;
         view.set_stage(Stage::StoppingFleet);
-        let sending = sending_since.elapsed();
         let fleet = tokio::task::spawn_blocking(move || producer.stop()).await.context("stop the fleet")??;
         view.set_stage(Stage::Draining);
-        let is_cut_short = !drain(&positions, &produced, &mut wishes).await;
+        let is_cut_short = !drain(&positions, &produced).await;
         view.set_stage(Stage::Sealing);
-        let sealed = tokio::select! {
-            sealed = pipeline.stop() => sealed,
-            () = wishes.next() => Err(anyhow!("ended by force, before everything was sealed")),
-        };
+        let sealed = pipeline.stop().await;
         view.set_stage(Stage::Comparing);
-        observing.abort();
-        screen.stop()?;
+        self.observing.abort();
+        self.screen.stop()?;
         sealed.with_context(|| format!("stop the pipeline; see {}", stack.directory.log().display()))?;
 
         println!("Comparing what was produced with what is found ...");
         let found = summary::gather(places(&arguments, &stack, hot_store)).await?;
         let counts = produced.counts();
         let checks = summary::compare_counts(&counts, &found);
-        let detection = summary::compare(&series_names, fleet.anomalies(), &found.anomalies);
+        let detection = summary::compare(&self.series_names, fleet.anomalies(), &found.anomalies);
         let clickhouse_command = stack.clickhouse_program.command_line(&stack.directory.clickhouse(), "127.0.0.1:8123");
         stack.clickhouse.stop().await?;
         let outlook = Outlook {
-            sending,
+            sending: self.sending,
             punctuality: produced.punctuality(),
             directory: &stack.directory,
             topic: TOPIC,
@@ -259,17 +301,14 @@ async fn first_failure(pipeline: &mut Pipeline, producer: &RunningProducer, stac
     }
 }
 
-/// Waits until the pipeline has read everything. False if it has not, in time or because somebody insists.
-async fn drain(positions: &Positions, produced: &Produced, wishes: &mut WishesToEnd) -> bool {
+/// Waits until the pipeline has read everything. False if it has not in time.
+async fn drain(positions: &Positions, produced: &Produced) -> bool {
     let everything_read = async {
         while positions.unread_total(produced) > 0 {
             tokio::time::sleep(CHECK_EVERY).await;
         }
     };
-    tokio::select! {
-        waited = tokio::time::timeout(DRAIN_TIMEOUT, everything_read) => waited.is_ok(),
-        () = wishes.next() => false,
-    }
+    tokio::time::timeout(DRAIN_TIMEOUT, everything_read).await.is_ok()
 }
 
 fn places(arguments: &DemoArguments, stack: &Stack, hot_store: HotStoreReader) -> Places {

@@ -4,7 +4,8 @@
 //! and however often; an anomaly row is keyed by its place in the log, so a replay writes the same row. Inserts are
 //! synchronous (`async_insert=0`) and their acknowledgement is durable by the tables' settings.
 
-mod row_binary;
+pub mod row_binary;
 mod writer;
 
+pub use row_binary::reserved_columns;
 pub use writer::ClickHouseStore;

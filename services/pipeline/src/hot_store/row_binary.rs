@@ -28,8 +28,35 @@ pub(super) const WINDOW_COLUMNS: [&str; 18] = [
 pub(super) const ANOMALY_COLUMNS: [&str; 8] =
     ["event_time", "value", "expected", "score", "kind", "topic", "partition", "offset"];
 
+/// Names that only the view `windows` has, inside it or to the outside.
+const VIEW_COLUMNS: [&str; 18] = [
+    "mean",
+    "stddev",
+    "late",
+    "n",
+    "total",
+    "lowest",
+    "highest",
+    "m2_within",
+    "parts",
+    "opening_value",
+    "opening_time",
+    "closing_value",
+    "closing_time",
+    "flags",
+    "top_score",
+    "bad",
+    "open_rows",
+    "late_events",
+];
+
+/// Names in the hot store's tables and views that no key column may have.
+pub fn reserved_columns() -> impl Iterator<Item = &'static str> {
+    WINDOW_COLUMNS.into_iter().chain(ANOMALY_COLUMNS).chain(VIEW_COLUMNS)
+}
+
 /// Appends a window row.
-pub(super) fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, partition: i32) {
+pub fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, partition: i32) {
     push_key(out, &row.series);
     push_i64(out, row.window_start_ms);
     push_text(out, topic);
@@ -51,7 +78,7 @@ pub(super) fn push_window(out: &mut Vec<u8>, row: &WindowRow, topic: &str, parti
 }
 
 /// Appends an anomaly row.
-pub(super) fn push_anomaly(out: &mut Vec<u8>, row: &AnomalyRow, topic: &str, partition: i32) {
+pub fn push_anomaly(out: &mut Vec<u8>, row: &AnomalyRow, topic: &str, partition: i32) {
     push_key(out, &row.series);
     push_i64(out, row.event_time_ms);
     for number in [row.value, row.expected, row.score] {
@@ -93,6 +120,29 @@ fn push_f64(out: &mut Vec<u8>, number: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_columns_are_those_of_the_tables() {
+        let reserved: Vec<_> = reserved_columns().collect();
+        let files = [
+            include_str!("../../../../schemas/clickhouse/0001_windows_1m.sql"),
+            include_str!("../../../../schemas/clickhouse/0002_anomalies.sql"),
+            include_str!("../../../../schemas/clickhouse/0003_windows.sql"),
+        ];
+        // A definition: `name` Type. In the view: expression AS name.
+        let defined = files.iter().flat_map(|sql| sql.lines()).filter_map(|line| match line.trim().strip_prefix('`') {
+            Some(rest) => rest.split_once("` ").map(|(name, _)| name),
+            None => line.trim().rsplit_once(" AS ").map(|(_, name)| name.trim_end_matches(',').trim_matches('`')),
+        });
+        let defined: Vec<_> = defined.filter(|name| *name != "{database}.windows").collect();
+        assert!(defined.len() > 50, "{defined:?}");
+        for name in &defined {
+            assert!(*name == "SELECT" || reserved.contains(name), "{name} is not reserved");
+        }
+        for name in reserved {
+            assert!(defined.contains(&name), "{name} is reserved for nothing");
+        }
+    }
 
     #[test]
     fn texts_carry_a_varint_length() {

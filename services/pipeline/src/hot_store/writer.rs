@@ -7,14 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::row_binary::{ANOMALY_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_window};
 use crate::config::{EventConfig, HotStoreConfig};
 use crate::ops::Dependency;
+use crate::ops::clickhouse_http::ClickHouseHttp;
 use crate::ops::metrics::HOT_WRITE_DURATION;
 use crate::ops::status::StatusBoard;
 use crate::partition::seams::{HotRows, HotStore};
@@ -22,10 +24,10 @@ use crate::storage::Backoff;
 
 /// How long the writer waits for other partitions' rows before it inserts: ticks of all partitions fall together.
 const LINGER: Duration = Duration::from_millis(15);
-/// Bytes of one insert.
-const MAX_INSERT_BYTES: usize = 32 << 20;
-/// After this long without an answer an insert is tried again; doing it twice changes nothing.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of one insert: some fifty thousand rows.
+const MAX_INSERT_BYTES: usize = 8 << 20;
+/// Inserts under way at once. ClickHouse takes one on one thread; the end of a backlog has hundreds of thousands of rows.
+const CONCURRENT_INSERTS: usize = 3;
 
 /// ClickHouse as the hot store of one partition. Clones write through the same writer.
 #[derive(Debug, Clone)]
@@ -104,51 +106,68 @@ impl Writer {
     }
 
     async fn write(&self, requests: &[Request]) {
-        let mut body = Vec::new();
-        for request in requests {
-            for row in &request.rows.windows {
-                push_window(&mut body, row, &self.topic, request.partition);
-                if body.len() >= MAX_INSERT_BYTES {
-                    self.insert(&self.inserts.windows, std::mem::take(&mut body)).await;
-                }
+        let windows = rows_of(requests, |rows| &rows.windows);
+        let windows = bodies(windows, |body, row, partition| push_window(body, row, &self.topic, partition));
+        let anomalies = rows_of(requests, |rows| &rows.anomalies);
+        let anomalies = bodies(anomalies, |body, row, partition| push_anomaly(body, row, &self.topic, partition));
+        let windows = windows.map(|body| (&self.inserts.windows, body));
+        let anomalies = anomalies.map(|body| (&self.inserts.anomalies, body));
+        let mut under_way = FuturesUnordered::new();
+        for (query, body) in windows.chain(anomalies) {
+            if under_way.len() >= CONCURRENT_INSERTS {
+                under_way.next().await;
             }
+            under_way.push(self.insert(query, body));
         }
-        self.insert(&self.inserts.windows, std::mem::take(&mut body)).await;
-        for request in requests {
-            for row in &request.rows.anomalies {
-                push_anomaly(&mut body, row, &self.topic, request.partition);
-            }
-        }
-        self.insert(&self.inserts.anomalies, body).await;
-        let windows: usize = requests.iter().map(|request| request.rows.windows.len()).sum();
-        self.board.totals().windows_written.add(windows as u64);
+        while under_way.next().await.is_some() {}
+        let written: usize = requests.iter().map(|request| request.rows.windows.len()).sum();
+        self.board.totals().windows_written.add(written as u64);
     }
 
-    /// Inserts until acknowledged. Even a refusal is tried for ever: the rows are right, so the fault is one that
-    /// somebody will mend (a missing table, a full disk, a revoked grant), and then nothing may be missing.
-    async fn insert(&self, query: &str, body: Vec<u8>) {
-        if body.is_empty() {
-            return;
-        }
-        let body = Bytes::from(body);
+    /// Inserts until acknowledged; doing it twice changes nothing. Even a refusal is tried for ever: the rows are right,
+    /// so the fault is one that somebody will mend (a missing table, a full disk, a revoked grant), and then nothing may
+    /// be missing.
+    async fn insert(&self, query: &str, body: Bytes) {
         let mut backoff = Backoff::new(query);
         loop {
-            match self.inserts.post(query, body.clone()).await {
+            match self.inserts.clickhouse.insert(query, body.clone()).await {
                 Ok(()) => return self.board.dependency_ok(Dependency::HotStore),
-                Err(error) => self.board.dependency_failing(Dependency::HotStore, format!("{error:#}")),
+                Err(error) => self.board.dependency_failing(Dependency::HotStore, error),
             }
             backoff.pause().await;
         }
     }
 }
 
+/// Rows of all requests, each with its partition.
+fn rows_of<'a, Row: 'a>(
+    requests: &'a [Request],
+    kind: impl Fn(&'a HotRows) -> &'a Vec<Row> + 'a,
+) -> impl Iterator<Item = (&'a Row, i32)> {
+    requests.iter().flat_map(move |request| kind(&request.rows).iter().map(|row| (row, request.partition)))
+}
+
+/// Bodies of inserts, made as they are asked for.
+fn bodies<'a, Row: 'a>(
+    rows: impl Iterator<Item = (&'a Row, i32)>,
+    push: impl Fn(&mut Vec<u8>, &Row, i32),
+) -> impl Iterator<Item = Bytes> {
+    let mut rows = rows.peekable();
+    std::iter::from_fn(move || {
+        rows.peek()?;
+        let mut body = Vec::new();
+        while body.len() < MAX_INSERT_BYTES
+            && let Some((row, partition)) = rows.next()
+        {
+            push(&mut body, row, partition);
+        }
+        Some(Bytes::from(body))
+    })
+}
+
 /// The two insert statements and where they go.
 struct Inserts {
-    client: reqwest::Client,
-    url: url::Url,
-    user: String,
-    password: Option<String>,
-    database: String,
+    clickhouse: ClickHouseHttp,
     windows: String,
     anomalies: String,
 }
@@ -161,41 +180,9 @@ impl Inserts {
             format!("INSERT INTO `{}`.{table} ({}) FORMAT RowBinary", config.database, quoted.join(", "))
         };
         Ok(Self {
-            client: reqwest::Client::builder()
-                .timeout(REQUEST_TIMEOUT)
-                .build()
-                .context("cannot make an HTTP client")?,
-            url: config.url.as_url().clone(),
-            user: config.user.clone(),
-            password: config.password()?.map(|secret| secret.expose().to_owned()),
-            database: config.database.clone(),
+            clickhouse: ClickHouseHttp::new(config)?,
             windows: statement("windows_1m", &WINDOW_COLUMNS),
             anomalies: statement("anomalies", &ANOMALY_COLUMNS),
         })
-    }
-
-    async fn post(&self, query: &str, body: Bytes) -> anyhow::Result<()> {
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .query(&[("database", self.database.as_str()), ("query", query), ("async_insert", "0")])
-            .body(body);
-        if self.url.username().is_empty() {
-            // ClickHouse refuses two ways of saying who one is.
-            request = request.header("X-ClickHouse-User", &self.user);
-        }
-        if let Some(password) = &self.password {
-            request = request.header("X-ClickHouse-Key", password);
-        }
-        // The address holds the whole statement.
-        let response =
-            request.send().await.map_err(reqwest::Error::without_url).context("ClickHouse does not answer")?;
-        let status = response.status();
-        let exception = response.headers().contains_key("X-ClickHouse-Exception-Code");
-        if status.is_success() && !exception {
-            return Ok(());
-        }
-        let text = response.text().await.unwrap_or_default();
-        anyhow::bail!("ClickHouse refused the insert ({status}): {}", text.trim());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{MetadataBroker, MetadataPartition, MetadataTopic};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
@@ -23,8 +23,8 @@ const TOPIC_ID_VALID: Duration = Duration::from_secs(5);
 /// moment to reach all brokers.
 const TOPIC_LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-/// How often to look whether the topic is still the same.
-const TOPIC_WATCH: Duration = Duration::from_secs(5);
+/// How often to look whether the topic is still the same. For so long provisional rows of another one may be written.
+const TOPIC_WATCH: Duration = Duration::from_secs(1);
 
 /// The pauses between attempts: up to a few seconds, with jitter, without end.
 pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
@@ -116,10 +116,35 @@ pub(super) async fn topic_id(shared: &Arc<Shared>, partition: i32) -> Option<Str
     ask(shared, "topic id", partition, question).await
 }
 
+/// The topic's identity at this moment, as the leader of the partition knows it: what it sends are the records of that
+/// topic. `None` where it does not say, or knows no such topic.
+pub(super) async fn topic_id_now(shared: &Shared, partition: i32) -> Option<String> {
+    let topic = shared.topic.clone();
+    let question = move |client: &Client| {
+        let metadata = client.fetch_metadata(Some(&topic), ATTEMPT)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let partitions = found.map_or(&[][..], MetadataTopic::partitions);
+        let leader = partitions.iter().find(|found| found.id() == partition).map(MetadataPartition::leader);
+        // Without a leader any broker will do: no records come.
+        let any = metadata.brokers().first().map(MetadataBroker::id);
+        let asked = leader.filter(|leader| *leader >= 0).or(any);
+        let asked = asked.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?;
+        match topic_id_of(client, &topic, asked) {
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(None),
+            id => id,
+        }
+    };
+    ask(shared, "topic id", partition, question).await
+}
+
 fn ask_topic_id(client: &Client, topic: &str) -> KafkaResult<Option<String>> {
     let metadata = client.fetch_metadata(Some(topic), ATTEMPT)?;
     let broker = metadata.brokers().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?;
-    match describe_topic_id(client, topic, broker.id(), ATTEMPT) {
+    topic_id_of(client, topic, broker.id())
+}
+
+fn topic_id_of(client: &Client, topic: &str, broker: i32) -> KafkaResult<Option<String>> {
+    match describe_topic_id(client, topic, broker, ATTEMPT) {
         Ok(id) => Ok(id),
         // A broker that cannot or may not say it will not say it later either.
         Err(
@@ -164,6 +189,11 @@ pub(super) async fn topic_gone(shared: &Arc<Shared>) -> String {
         }
         tokio::time::sleep(if missing > 0 { BETWEEN_LOOKS } else { TOPIC_WATCH }).await;
     }
+}
+
+/// Whether there is such a topic.
+pub(super) async fn topic_exists(shared: &Arc<Shared>) -> bool {
+    matches!(look_at_topic(shared).await, TopicState::Exists(_))
 }
 
 enum TopicState {

@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use super::AssignmentEvent;
 use super::batch_queue::BatchQueue;
+use super::broker_queries::topic_exists;
 use super::partition_log::KafkaPartitionLog;
 use super::shared::{Arrival, Shared, Slot, lock};
 
@@ -182,6 +183,19 @@ impl GroupMember {
         Ok(())
     }
 
+    fn note_nothing_assigned(&self) {
+        if lock(&self.assignments).count == 0 {
+            info!("the group has no partition for this member");
+        }
+        let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
+        // A topic that does not exist has no partition for anybody, and is no state to be content with.
+        self.shared.runtime.spawn(async move {
+            if topic_exists(&shared).await {
+                let _ = events.send(AssignmentEvent::NothingAssigned);
+            }
+        });
+    }
+
     /// Gives partitions up at once. Their workers hear of it and drop what is not sealed; nothing here waits for them.
     fn revoke(&self, client: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> KafkaResult<()> {
         for partition in partitions.elements() {
@@ -202,10 +216,12 @@ impl ConsumerContext for GroupMember {
         let numbers: Vec<i32> = partitions.elements().iter().map(TopicPartitionListElem::partition).collect();
         let lost = client.assignment_lost();
         let result = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            if !numbers.is_empty() {
+            self.brokers_answer();
+            if numbers.is_empty() {
+                self.note_nothing_assigned();
+            } else {
                 info!(partitions = ?numbers, "partitions assigned");
             }
-            self.brokers_answer();
             self.assign(client, partitions)
         } else {
             info!(partitions = ?numbers, lost, "partitions revoked");

@@ -73,6 +73,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 pub enum AssignmentEvent {
     /// A partition is ours. Nothing is fetched until its first seek.
     Assigned(KafkaPartitionLog),
+    /// The group has answered, and has no partition for this member beyond those that it has.
+    NothingAssigned,
     /// A partition is no longer ours; its log delivers and commits nothing any more.
     Revoked {
         /// The partition.
@@ -91,7 +93,7 @@ pub struct IngestLimits {
     pub partition_undelivered_bytes: usize,
     /// What librdkafka may prefetch. Held from the memory budget throughout.
     pub prefetch_bytes: usize,
-    /// Most records of one batch.
+    /// Most records of one batch: as many as stay in a core's cache between being taken and being copied.
     pub records_per_batch: usize,
     /// How long to wait for a batch to become full once its first record is there. Adds to the latency of each record.
     pub linger: Duration,
@@ -103,13 +105,13 @@ impl IngestLimits {
         undelivered_bytes: 64 << 20,
         partition_undelivered_bytes: 8 << 20,
         prefetch_bytes: 64 << 20,
-        records_per_batch: 10_000,
+        records_per_batch: 2_000,
         linger: Duration::from_millis(5),
     };
 
     /// The limits for a process that may use `memory` bytes.
     pub fn for_memory(memory: usize) -> Self {
-        let share = (memory / 16).clamp(1 << 20, 64 << 20);
+        let share = (memory / 64).clamp(1 << 20, 16 << 20);
         Self {
             undelivered_bytes: share,
             partition_undelivered_bytes: (share / 2).clamp(512 << 10, 8 << 20),

@@ -133,7 +133,7 @@ impl PartitionLog for KafkaPartitionLog {
 }
 
 /// The group's side of one assigned partition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KafkaGroup {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
@@ -142,6 +142,10 @@ pub struct KafkaGroup {
 impl GroupOffsets for KafkaGroup {
     async fn committed(&self) -> Option<i64> {
         brokers::committed(&self.shared, self.slot.partition).await
+    }
+
+    async fn topic_id(&self) -> Option<String> {
+        brokers::topic_id_now(&self.shared, self.slot.partition).await
     }
 
     /// Every refusal is tried again while the partition is ours. In the midst of a cooperative rebalance a member keeps

@@ -111,6 +111,6 @@ mod tests {
     #[test]
     fn a_small_memory_limit_means_a_small_prefetch() {
         let small = client_config(&kafka(&[]), &IngestLimits::for_memory(64 << 20)).unwrap();
-        assert_eq!(small.get("queued.max.messages.kbytes"), Some("4096"));
+        assert_eq!(small.get("queued.max.messages.kbytes"), Some("1024"));
     }
 }

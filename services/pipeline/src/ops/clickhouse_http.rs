@@ -1,9 +1,10 @@
-//! ClickHouse over HTTP, for statements that a person waits for.
+//! ClickHouse over HTTP: statements that a person waits for, and inserts.
 
 use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 
 use crate::config::{HotStoreConfig, Secret};
 
@@ -66,6 +67,17 @@ impl ClickHouseHttp {
     pub async fn execute(&self, statement: &str) -> Result<String, ClickHouseError> {
         // An error must not come behind the first half of an answer with status 200.
         let request = self.http.post(self.url.clone()).query(&[("wait_end_of_query", "1")]).body(statement.to_owned());
+        self.answer_to(request).await
+    }
+
+    /// Inserts rows by `statement`, which ends with the name of their format. The answer comes when they are written:
+    /// as durably as the tables' settings ask for.
+    pub async fn insert(&self, statement: &str, rows: Bytes) -> Result<(), ClickHouseError> {
+        let request = self.http.post(self.url.clone()).query(&[("query", statement), ("async_insert", "0")]).body(rows);
+        self.answer_to(request).await.map(drop)
+    }
+
+    async fn answer_to(&self, request: reqwest::RequestBuilder) -> Result<String, ClickHouseError> {
         let response = self.authenticated(request).send().await.map_err(|error| self.unavailable(error))?;
         let status = response.status();
         let code =

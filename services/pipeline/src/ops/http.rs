@@ -113,7 +113,8 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let reasons = shared.board.not_ready_because(shared.ready_max_lag);
     if reasons.is_empty() {
-        return "ready\n".into_response();
+        let idle = shared.board.partitions().is_empty();
+        return if idle { "ready: assigned, no partitions\n" } else { "ready\n" }.into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
 }
@@ -150,6 +151,8 @@ mod tests {
         assert_eq!(get(address, "/healthz").await, (200, "ok\n".to_owned()));
         let (code, why) = get(address, "/readyz").await;
         assert_eq!((code, why.trim()), (503, "the consumer group has not assigned anything yet"));
+        board.set_assigned();
+        assert_eq!(get(address, "/readyz").await, (200, "ready: assigned, no partitions\n".to_owned()));
         let handle = board.add_partition(0);
         handle.update(|status| {
             status.state = PartitionState::Running;

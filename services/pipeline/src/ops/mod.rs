@@ -5,6 +5,7 @@ pub mod clickhouse_http;
 mod dependencies;
 pub mod doctor;
 pub mod http;
+pub(crate) mod log_filter;
 mod memory_limit;
 pub mod metrics;
 pub mod migrate;

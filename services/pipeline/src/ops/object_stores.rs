@@ -11,34 +11,17 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::advice::Advise;
 use crate::config::{Config, ObjectStoreConfig, StoreUrl};
+use crate::partition::Stores;
 use crate::storage::StoreRoot;
 
-/// Archive, dead letters and state.
-#[derive(Debug, Clone)]
-pub struct ObjectStores {
-    /// Where the Parquet segments go.
-    pub archive: StoreRoot,
-    /// Where refused records go.
-    pub dead_letters: StoreRoot,
-    /// Where state snapshots go.
-    pub state: StoreRoot,
-}
-
-impl ObjectStores {
-    /// Opens all three. Nothing is asked yet; directories are made.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
-        let place = |key: &str, url: &StoreUrl| open(url, &config.object_store).with_context(|| key.to_owned());
-        Ok(Self {
-            archive: place("archive.url", &config.archive.url)?,
-            dead_letters: place("dead_letter.url", &config.dead_letter.url)?,
-            state: place("state.url", &config.state.url)?,
-        })
-    }
-
-    /// All three with the keys that configure them.
-    pub fn named(&self) -> [(&'static str, &StoreRoot); 3] {
-        [("archive", &self.archive), ("dead_letter", &self.dead_letters), ("state", &self.state)]
-    }
+/// Opens archive, dead letters and state. Nothing is asked yet; directories are made.
+pub fn open_all(config: &Config) -> anyhow::Result<Stores> {
+    let place = |key: &'static str, url: &StoreUrl| open(url, &config.object_store).context(key);
+    Ok(Stores {
+        archive: place("archive.url", &config.archive.url)?,
+        dead_letters: place("dead_letter.url", &config.dead_letter.url)?,
+        state: place("state.url", &config.state.url)?,
+    })
 }
 
 /// Opens one place.

@@ -1,15 +1,19 @@
 //! Is create-only really atomic on this store? Everything rests on it, and not every store that takes the header keeps
 //! the promise.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode};
+use tokio::time::Instant;
 
-use super::advice::Advise;
-use crate::storage::StoreRoot;
+use super::Dependency;
+use super::advice::{Advise, causes};
+use super::status::StatusBoard;
+use crate::storage::{Backoff, StoreRoot};
 
 /// How many create at once.
 const RACERS: usize = 32;
@@ -20,8 +24,11 @@ const ROUNDS: usize = 5;
 /// Pause before the next race.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest time for all of it.
-const TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest time for one race.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often it is said again that the start waits for a store.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Where the probes' objects are, below the prefix. Listings of topics never look there.
 const PLACE: &str = "_create_only_probe";
@@ -57,9 +64,16 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
-    /// Whether it is of any use to try again.
+    /// Whether it is of any use to try again. Access that is denied and a bucket that is missing are answers: the store
+    /// is there, and a person must do something.
     pub fn may_get_better(&self) -> bool {
-        !matches!(self, Self::NotAtomic { .. })
+        match self {
+            Self::NotAtomic { .. } => false,
+            Self::Inconclusive { .. } => true,
+            Self::Unusable { source, .. } => {
+                !is_denied(source) && !is_forbidden(source) && !matches!(source, Error::NotFound { .. })
+            }
+        }
     }
 
     fn advice(&self) -> &'static str {
@@ -68,13 +82,33 @@ impl ProbeError {
                 "use a store with conditional writes (AWS S3; a current versitygw, SeaweedFS or RustFS; or file://): \
                  without them two processes could overwrite each other's segments"
             }
-            Self::Unusable { source: Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, .. } => {
+            Self::Unusable { source, .. } if is_denied(source) => {
                 "check the AWS_ credentials, and that they may put, get and list objects there"
             }
             Self::Unusable { source: Error::NotFound { .. }, .. } => "create the bucket",
+            Self::Unusable { source, .. } if is_forbidden(source) => {
+                "give this user the right to write into the directory"
+            }
             _ => "check the URL, object_store.endpoint, and that the store is reachable from here",
         }
     }
+}
+
+/// Whether the store denies us access.
+fn is_denied(error: &Error) -> bool {
+    matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
+}
+
+/// Whether the file system forbids it. `object_store` has no kind of its own for that.
+fn is_forbidden(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Runs races until one has a result, and refuses a store on which more than one creator can win.
@@ -82,37 +116,66 @@ impl ProbeError {
 /// # Errors
 /// With advice for the person who reads it; the cause is a [`ProbeError`].
 pub async fn create_only(root: &StoreRoot) -> anyhow::Result<()> {
-    probe(root).await.or_else(|error| {
-        let advice = error.advice();
-        Err(error).advise("the object store cannot be used", advice)
-    })
+    probe(root).await.or_else(with_advice)
+}
+
+/// As [`create_only`], for a start that must not fail because a store is away: waits for it, for ever, and says so in
+/// the log and on the board. `key` is the key of the configuration that names the store.
+///
+/// # Errors
+/// If waiting is of no use; with advice.
+pub async fn wait_until_usable(key: &str, root: &StoreRoot, board: &StatusBoard) -> anyhow::Result<()> {
+    let (mut backoff, mut said_at) = (Backoff::new(key), Instant::now());
+    loop {
+        let error = match run_race(root).await {
+            Ok(()) => {
+                board.dependency_ok(Dependency::ObjectStore);
+                return Ok(());
+            }
+            Err(error) if !error.may_get_better() => return with_advice(error),
+            Err(error) => format!("{key}: {}", causes(&error.into()).join(": ")),
+        };
+        if said_at.elapsed() >= SAY_AGAIN {
+            said_at = Instant::now();
+            tracing::warn!(error, "still waiting for the object store before records are taken in");
+        }
+        board.dependency_failing(Dependency::ObjectStore, error);
+        backoff.pause().await;
+    }
+}
+
+fn with_advice(error: ProbeError) -> anyhow::Result<()> {
+    let advice = error.advice();
+    Err(error).advise("the object store cannot be used", advice)
 }
 
 /// As [`create_only`], for callers that decide by the kind of the error.
 pub async fn probe(root: &StoreRoot) -> Result<(), ProbeError> {
-    let name = || format!("{} (prefix {:?})", root.store, root.prefix.as_ref());
-    let mut last = Race::default();
-    let races = async {
-        for _ in 0..ROUNDS {
-            last = race(root).await;
-            if let Some(detail) = &last.violation {
-                return Err(ProbeError::NotAtomic { store: name(), detail: detail.clone() });
-            }
-            if last.conclusive {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
+    let mut round = 1;
+    loop {
+        match run_race(root).await {
+            Err(error) if error.may_get_better() && round < ROUNDS => tokio::time::sleep(PAUSE).await,
+            result => return result,
         }
-        match last.failure.take() {
-            Some(source) => Err(ProbeError::Unusable { store: name(), source }),
-            None => {
-                Err(ProbeError::Inconclusive { store: name(), detail: format!("no creator won in {ROUNDS} races") })
-            }
-        }
+        round += 1;
+    }
+}
+
+/// One race, and what it says of the store.
+async fn run_race(root: &StoreRoot) -> Result<(), ProbeError> {
+    let store = format!("{} (prefix {:?})", root.store, root.prefix.as_ref());
+    let Ok(race) = tokio::time::timeout(TIMEOUT, race(root)).await else {
+        return Err(ProbeError::Inconclusive { store, detail: format!("no answer in {} s", TIMEOUT.as_secs()) });
     };
-    tokio::time::timeout(TIMEOUT, races).await.unwrap_or_else(|_| {
-        Err(ProbeError::Inconclusive { store: name(), detail: format!("no answer in {} s", TIMEOUT.as_secs()) })
-    })
+    match race {
+        Race { violation: Some(detail), .. } => Err(ProbeError::NotAtomic { store, detail }),
+        Race { conclusive: true, .. } => Ok(()),
+        Race { failure: Some(source), .. } => Err(ProbeError::Unusable { store, source }),
+        Race { .. } => Err(ProbeError::Inconclusive {
+            store,
+            detail: "of many that created an object at once none won".to_owned(),
+        }),
+    }
 }
 
 /// What one race has shown.

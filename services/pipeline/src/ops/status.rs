@@ -147,6 +147,8 @@ pub struct StatusBoard {
     partitions: Mutex<BTreeMap<i32, PartitionHandle>>,
     /// Whether the group has ever given us an assignment, an empty one included.
     assigned: AtomicBool,
+    /// Whether the process is on its way out.
+    stopping: AtomicBool,
     /// Milliseconds from `started` to the last beat of the consumer loop; -1 before the first.
     last_beat: AtomicI64,
     memory_used: AtomicU64,
@@ -203,6 +205,7 @@ impl StatusBoard {
             started: Instant::now(),
             partitions: Mutex::default(),
             assigned: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             last_beat: AtomicI64::new(-1),
             memory_used: AtomicU64::new(0),
             memory_budget: AtomicU64::new(0),
@@ -241,6 +244,11 @@ impl StatusBoard {
     /// The group has answered, even if there was no partition for us.
     pub fn set_assigned(&self) {
         self.assigned.store(true, Ordering::Relaxed);
+    }
+
+    /// The process seals what it has and leaves: from now on it is not ready.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// The consumer loop is alive.
@@ -306,8 +314,12 @@ impl StatusBoard {
     /// Why the process is not ready; empty if it is.
     pub fn not_ready_because(&self, max_lag: Duration) -> Vec<String> {
         let mut reasons = Vec::new();
+        if self.stopping.load(Ordering::Relaxed) {
+            reasons.push("the pipeline is stopping".to_owned());
+        }
         if !self.assigned.load(Ordering::Relaxed) {
             reasons.push("the consumer group has not assigned anything yet".to_owned());
+            reasons.extend(self.dependencies().iter().filter_map(missing));
         }
         for status in self.partitions() {
             reasons.extend(not_ready(&status, max_lag));
@@ -332,6 +344,12 @@ impl StatusBoard {
             partitions: self.partitions(),
         }
     }
+}
+
+/// Only of interest before the first assignment: later a dependency that is away delays, and nothing more.
+fn missing(report: &DependencyReport) -> Option<String> {
+    let error = report.last_error.as_deref().filter(|_| report.ok == Some(false))?;
+    Some(format!("waiting for the {}: {error}", report.dependency.name()))
 }
 
 fn not_ready(status: &PartitionStatus, max_lag: Duration) -> Option<String> {
@@ -366,6 +384,8 @@ mod tests {
     fn ready_means_assigned_restored_and_caught_up() {
         let board = StatusBoard::new("t");
         assert_eq!(board.not_ready_because(LAG), ["the consumer group has not assigned anything yet"]);
+        board.dependency_failing(Dependency::ObjectStore, "connection refused");
+        assert_eq!(board.not_ready_because(LAG)[1], "waiting for the object_store: connection refused");
         let handle = board.add_partition(3);
         assert_eq!(board.not_ready_because(LAG), ["partition 3 is starting"]);
         handle.update(|status| {
@@ -387,6 +407,8 @@ mod tests {
         let board = StatusBoard::new("t");
         board.set_assigned();
         assert!(board.not_ready_because(LAG).is_empty());
+        board.set_stopping();
+        assert_eq!(board.not_ready_because(LAG), ["the pipeline is stopping"]);
     }
 
     #[test]

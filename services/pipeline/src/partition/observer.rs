@@ -127,18 +127,11 @@ impl Observer {
             line.committed_at_ms = Some(now_ms);
         });
     }
+}
 
-    pub(super) fn cut(&self, partition: i32, cut: &SegmentCut, because: &'static str) {
-        tracing::debug!(
-            partition,
-            start = cut.start,
-            end = cut.end,
-            rows = cut.rows,
-            rejects = cut.rejects.len(),
-            because,
-            "segment cut"
-        );
-    }
+pub(super) fn log_cut(partition: i32, cut: &SegmentCut, because: &'static str) {
+    let rejects = cut.rejects.len();
+    tracing::debug!(partition, start = cut.start, end = cut.end, rows = cut.rows, rejects, because, "segment cut");
 }
 
 impl StoreHealth for Observer {

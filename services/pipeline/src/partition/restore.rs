@@ -81,6 +81,12 @@ pub enum StoppedLoudly {
     Internal(String),
 }
 
+impl StoppedLoudly {
+    pub(super) fn other_topic(then: &str, now: &str) -> Self {
+        Self::TopicRecreated { detail: format!("its id was {then} and is {now}") }
+    }
+}
+
 /// How a restore may end without a state.
 #[derive(Debug)]
 pub(super) enum NotRestored {
@@ -118,8 +124,9 @@ pub(super) async fn restore<R, H, C, L: PartitionLog>(
     Ok(state)
 }
 
-/// A partition that the group has no offset for. The empty snapshot is stored and the offset committed before the
-/// first record is processed, so that a crash in the first segment finds the same start again.
+/// A partition that the group has no offset for. Where it starts is settled once for all owners; then the empty snapshot
+/// is stored and the offset committed before the first record is processed, so that a crash in the first segment finds
+/// the same start again.
 async fn first_start<R, H, C, L: PartitionLog>(
     context: &PartitionContext<R, H, C>,
     log: &L,
@@ -136,7 +143,10 @@ async fn first_start<R, H, C, L: PartitionLog>(
         );
         *newest
     } else {
-        let start = log.resolve_start().await;
+        // Of two owners at once, with `kafka.start = latest` say, each may come to an offset of its own.
+        let start = snapshots.settle_start(log.resolve_start().await, &context.observer).await;
+        let start = start
+            .map_err(|error| StoppedLoudly::ForeignObject { key: snapshots.start_key(), error: error.to_string() })?;
         let settings = Arc::clone(&context.settings);
         let empty = PartitionState::empty(settings, context.partition, start, bounds.topic_id.clone());
         store(context, &empty).await?;
@@ -197,7 +207,7 @@ fn open<R, H, C>(
     if let (Some(then), Some(now)) = (&header.topic_id, &bounds.topic_id)
         && then != now
     {
-        return Err(StoppedLoudly::TopicRecreated { detail: format!("its id was {then} and is {now}") });
+        return Err(StoppedLoudly::other_topic(then, now));
     }
     Ok(state)
 }

@@ -66,9 +66,14 @@ pub(super) enum SealReport {
 
 /// Goes through steps 1 and 2.
 #[derive(Debug)]
-pub(super) struct Archiver<R, H, C>(pub(super) Arc<PartitionContext<R, H, C>>);
+pub(super) struct Archiver<R, H, C, G> {
+    pub(super) context: Arc<PartitionContext<R, H, C>>,
+    pub(super) group: G,
+    /// The topic that the state belongs to, where the brokers said it.
+    pub(super) topic_id: Option<String>,
+}
 
-impl<R, H, C> Archiver<R, H, C> {
+impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
     pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
         let SegmentToSeal { cut, encoder, emitted_before, reservation } = segment;
@@ -86,9 +91,10 @@ impl<R, H, C> Archiver<R, H, C> {
 
     /// Step 1. Returns whether the cut stands.
     async fn create_archive_object(&self, cut: &SegmentCut, encoder: SegmentEncoder) -> Result<bool, StoppedLoudly> {
-        let context = &self.0;
+        let context = &self.context;
         let footer = footer_of(context, cut);
-        let finished = encoder.finish(&footer).await;
+        let (finished, is_same_topic) = tokio::join!(encoder.finish(&footer), self.check_topic());
+        is_same_topic?;
         let (file, _reservation) = finished.map_err(|error| StoppedLoudly::Internal(error.to_string()))?;
         let archive = &context.stores.archive;
         let key = archive_key(context, cut.start, cut.first_timestamp_ms);
@@ -107,12 +113,23 @@ impl<R, H, C> Archiver<R, H, C> {
         }
     }
 
+    /// Refuses to seal what may be of another topic. One that was deleted and created again has the same name, and its
+    /// records come as if nothing had happened. All records of the segment were taken in before this question, so if
+    /// the topic is still the one of the state, they are too.
+    async fn check_topic(&self) -> Result<(), StoppedLoudly> {
+        let Some(then) = &self.topic_id else { return Ok(()) };
+        match self.group.topic_id().await {
+            Some(now) if now != *then => Err(StoppedLoudly::other_topic(then, &now)),
+            _ => Ok(()),
+        }
+    }
+
     /// Step 2. The object follows from the footer and the log, so whoever was first wrote the same records.
     async fn create_dead_letters(&self, cut: &SegmentCut) -> Result<(), StoppedLoudly> {
         if cut.rejects.is_empty() {
             return Ok(());
         }
-        let context = &self.0;
+        let context = &self.context;
         let topic = &context.settings.topic;
         let encoded = dead_letters::encode(topic, context.partition, cut.start..cut.end, &cut.rejects);
         let file = encoded.map_err(|error| StoppedLoudly::Internal(format!("cannot encode dead letters: {error}")))?;

@@ -20,7 +20,7 @@ use crate::registry::SchemaVerdict;
 /// half-way: that is how a revoked partition, and in the simulation a crash, looks.
 pub trait PartitionLog {
     /// See [`GroupOffsets`].
-    type Group: GroupOffsets + 'static;
+    type Group: GroupOffsets + Clone + 'static;
 
     /// The next records at or behind the last [`Self::seek`], in offset order. Waits while there are none.
     ///
@@ -41,13 +41,17 @@ pub trait PartitionLog {
     fn group(&self) -> Self::Group;
 }
 
-/// What the consumer group remembers of one partition.
+/// What the consumer group remembers of one partition, and what else is asked while records are awaited.
 pub trait GroupOffsets {
     /// The group's committed offset, asked from the coordinator.
     fn committed(&self) -> impl Future<Output = Option<i64>>;
 
     /// Commits `offset`. Refused when this member no longer owns the partition.
     fn commit(&self, offset: i64) -> impl Future<Output = Result<(), NotTheOwner>>;
+
+    /// The topic's identity (KIP-516) at this moment, asked from the brokers. `None` where they do not say, and while
+    /// there is no such topic: then there can be no records of another one of its name either.
+    fn topic_id(&self) -> impl Future<Output = Option<String>>;
 }
 
 /// Records from the log, and how much of the log lies behind them.

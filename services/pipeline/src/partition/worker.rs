@@ -15,7 +15,7 @@ use self::emission::Emission;
 use self::schemas::SchemaLookup;
 use self::sealing::SealQueue;
 use super::context::PartitionContext;
-use super::observer::Sighting;
+use super::observer::{Sighting, log_cut};
 use super::restore::{NotRestored, StoppedLoudly, restore};
 use super::seal::{SealReport, SegmentToSeal};
 use super::seams::{Delivery, HotStore, PartitionLog, SchemaSource, WallClock};
@@ -119,7 +119,7 @@ where
 {
     fn new(context: &'a Arc<PartitionContext<R, H, C>>, log: &'a mut L, state: PartitionState) -> Self {
         Self {
-            sealing: SealQueue::start(context, log.group(), state.position()),
+            sealing: SealQueue::start(context, log.group(), &state),
             emission: Emission::new(),
             encoder: None,
             next_may_exist: true,
@@ -309,20 +309,17 @@ where
     async fn cut(&mut self, reason: &'static str) -> Result<(), Interrupt> {
         self.encode_rows().await?;
         let Some(cut) = self.state.cut() else { return Ok(()) };
-        self.context.observer.cut(self.context.partition, &cut, reason);
+        log_cut(self.context.partition, &cut, reason);
         self.context.observer.flagged(cut.anomalies.len());
         self.sighting.segment_opened_at_ms = None;
-        let encoder = match self.adopting.take() {
-            Some(footer) => {
-                self.check_adopted(&footer, &cut)?;
-                None
-            }
-            None => {
-                // A segment of rejects alone has a file too, with no rows: the chain has no gaps.
-                self.make_encoder()?;
-                self.hold_rows_until = if cut.is_undecided { Some(cut.end) } else { self.hold_rows_until };
-                self.encoder.take()
-            }
+        let encoder = if let Some(footer) = self.adopting.take() {
+            self.check_adopted(&footer, &cut)?;
+            None
+        } else {
+            // A segment of rejects alone has a file too, with no rows: the chain has no gaps.
+            self.make_encoder()?;
+            self.hold_rows_until = if cut.is_undecided { Some(cut.end) } else { self.hold_rows_until };
+            self.encoder.take()
         };
         let rows = cut.window_rows.len() * size_of::<kappa_core::rows::WindowRow>();
         let reservation = self.context.budget.reserve(rows + cut.rejects.memory() + cut.snapshot.len());

@@ -226,7 +226,7 @@ impl RegistryClient {
         require_avro(&body, &format!("schema {reference}"))?;
         let references = references::resolve(&self.api, &body).await?;
         let asked_for = match reference {
-            SchemaReference::Id(id) => i32::try_from(id).ok(),
+            SchemaReference::Id(id) => Some(id),
             SchemaReference::Guid(_) => None,
         };
         Ok(RegisteredSchema { id: asked_for.or(body.id), avsc: body.schema, references })

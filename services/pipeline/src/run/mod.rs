@@ -8,6 +8,7 @@ mod settings;
 mod workers;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,28 +45,18 @@ pub struct Application {
     http: HttpServer,
     board: Arc<StatusBoard>,
     budget: Arc<MemoryBudget>,
+    stores: Stores,
     workers: Workers,
-    consumer: Consumer,
-    assignments: mpsc::UnboundedReceiver<AssignmentEvent>,
 }
 
 impl Application {
-    /// Opens the stores and probes them, binds the HTTP port (port 0 takes a free one), joins the consumer group.
-    ///
-    /// Kafka, the registry and ClickHouse may still be away: they are waited for. An object store that cannot create
-    /// atomically is refused here.
+    /// Opens the stores, binds the HTTP port (port 0 takes a free one), and starts the workers. Nothing outside is asked
+    /// yet.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let settings = Arc::new(partition_settings(&config)?);
         let board = StatusBoard::for_group(&config.kafka.topic, &config.kafka.group);
         let http = HttpServer::bind(&config.http, Arc::clone(&board), Metrics::shared()?).await?;
-        let stores = Stores {
-            archive: object_stores::open(&config.archive.url, &config.object_store)?,
-            dead_letters: object_stores::open(&config.dead_letter.url, &config.object_store)?,
-            state: object_stores::open(&config.state.url, &config.object_store)?,
-        };
-        for root in [&stores.archive, &stores.dead_letters, &stores.state] {
-            probe::create_only(root).await?;
-        }
+        let stores = object_stores::open_all(&config)?;
         let registry = RegistryClient::new(&config.registry)?.with_board(Arc::clone(&board));
         let hot_store =
             ClickHouseStore::start(&config.hot_store, &config.event, &config.kafka.topic, Arc::clone(&board))?;
@@ -75,7 +66,7 @@ impl Application {
         let shared = Shared {
             format: Arc::new(format),
             settings,
-            stores,
+            stores: stores.clone(),
             registry: Arc::new(registry),
             hot_store,
             pacing: pacing(&config),
@@ -83,11 +74,8 @@ impl Application {
             sizes: Arc::new(SegmentSizes::default()),
             board: Arc::clone(&board),
         };
-        let workers = Workers::start(shared, config.pipeline.workers, lanes(config.pipeline.workers)?)?;
-        let limits = IngestLimits::for_memory(config.limits.memory as usize);
-        let (events, assignments) = mpsc::unbounded_channel();
-        let consumer = Consumer::start(&config.kafka, limits, Arc::clone(&budget), events)?;
-        Ok(Self { config, http, board, budget, workers, consumer, assignments })
+        let workers = Workers::start(&shared, config.pipeline.workers, &lanes(config.pipeline.workers)?)?;
+        Ok(Self { config, http, board, budget, stores, workers })
     }
 
     /// Where HTTP is served.
@@ -100,38 +88,76 @@ impl Application {
         Arc::clone(&self.board)
     }
 
-    /// Runs until `stop`, then seals and commits what was taken in, leaves the group and returns.
+    /// Waits for the object stores, joins the consumer group, and runs until `stop`; then seals and commits what was
+    /// taken in, leaves the group and returns. Kafka, the registry and ClickHouse may be away all the while.
     ///
     /// # Errors
-    /// If the consumer cannot go on, or if not everything could be sealed within `pipeline.shutdown_timeout`: what was
-    /// not is replayed by the next start.
+    /// If an object store cannot be used whatever one waits for (it does not create atomically, it denies access), if the
+    /// consumer cannot go on, or if not everything could be sealed within `pipeline.shutdown_timeout`: what was not is
+    /// replayed by the next start.
     pub async fn run_until_stopped(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { config, http, board, budget, workers, consumer, mut assignments } = self;
+        let Self { config, http, board, budget, stores, workers } = self;
         let (http_stop, http_stopped) = watch::channel(false);
         let http = tokio::spawn(http.serve(until_true(http_stopped)));
-        let housekeeping = tokio::spawn(keep_house(board, budget, consumer.status()));
         tokio::pin!(stop);
-        let failure = loop {
-            tokio::select! {
-                () = &mut stop => break None,
-                event = assignments.recv() => match event {
-                    Some(AssignmentEvent::Assigned(log)) => workers.assign(log),
-                    Some(AssignmentEvent::Revoked { partition }) => workers.revoke(partition),
-                    Some(AssignmentEvent::Fatal(error)) => break Some(anyhow::anyhow!(error)),
-                    None => break Some(anyhow::anyhow!("the consumer has ended")),
-                },
-            }
+        let usable = tokio::select! {
+            () = &mut stop => Ok(false),
+            usable = wait_until_usable(&stores, &board) => usable.map(|()| true),
         };
-        tracing::info!("stopping: sealing what was taken in");
-        let sealed = workers.seal_and_stop(config.pipeline.shutdown_timeout).await;
-        tokio::task::spawn_blocking(move || consumer.stop()).await.context("leaving the consumer group")?;
-        housekeeping.abort();
+        let outcome = match usable {
+            Ok(true) => consume(config, board, budget, workers, stop).await,
+            // Nothing was taken in yet, so there is nothing to seal.
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
         http_stop.send_replace(true);
         if let Ok(Err(error)) = http.await {
             tracing::warn!("the HTTP server failed: {error:#}");
         }
-        failure.map_or(sealed, Err)
+        outcome
     }
+}
+
+/// Every start asks again whether the stores create atomically: everything rests on it.
+async fn wait_until_usable(stores: &Stores, board: &StatusBoard) -> anyhow::Result<()> {
+    let named =
+        [("archive.url", &stores.archive), ("dead_letter.url", &stores.dead_letters), ("state.url", &stores.state)];
+    for (key, root) in named {
+        probe::wait_until_usable(key, root, board).await?;
+    }
+    Ok(())
+}
+
+/// From joining the group to leaving it.
+async fn consume(
+    config: Config,
+    board: Arc<StatusBoard>,
+    budget: Arc<MemoryBudget>,
+    workers: Workers,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<()> {
+    let limits = IngestLimits::for_memory(config.limits.memory as usize);
+    let (events, mut assignments) = mpsc::unbounded_channel();
+    let consumer = Consumer::start(&config.kafka, limits, Arc::clone(&budget), events)?;
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&board), budget, consumer.status()));
+    let failure = loop {
+        tokio::select! {
+            () = &mut stop => break None,
+            event = assignments.recv() => match event {
+                Some(AssignmentEvent::Assigned(log)) => workers.assign(log),
+                Some(AssignmentEvent::NothingAssigned) => board.set_assigned(),
+                Some(AssignmentEvent::Revoked { partition }) => workers.revoke(partition),
+                Some(AssignmentEvent::Fatal(error)) => break Some(anyhow::anyhow!(error)),
+                None => break Some(anyhow::anyhow!("the consumer has ended")),
+            },
+        }
+    };
+    tracing::info!("stopping: sealing what was taken in");
+    board.set_stopping();
+    let sealed = workers.seal_and_stop(config.pipeline.shutdown_timeout).await;
+    tokio::task::spawn_blocking(move || consumer.stop()).await.context("leaving the consumer group")?;
+    housekeeping.abort();
+    failure.map_or(sealed, Err)
 }
 
 fn pacing(config: &Config) -> Pacing {

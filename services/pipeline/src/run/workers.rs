@@ -53,7 +53,7 @@ enum Order {
 }
 
 impl Workers {
-    pub(super) fn start(shared: Shared, count: usize, lanes: Vec<EncoderLane>) -> anyhow::Result<Self> {
+    pub(super) fn start(shared: &Shared, count: usize, lanes: &[EncoderLane]) -> anyhow::Result<Self> {
         let stop = watch::Sender::new(false);
         let failures = Arc::default();
         let mut threads = Vec::new();

@@ -289,6 +289,11 @@ impl Member {
         }
     }
 
+    /// The group's answer that there is nothing for this member.
+    pub async fn nothing_assigned(&mut self) {
+        while !matches!(self.event().await, AssignmentEvent::NothingAssigned) {}
+    }
+
     /// A worker for every assigned partition, for ever.
     pub async fn run(self, worker: impl Fn(KafkaPartitionLog) -> JoinHandle<()>) -> usize {
         let (_never, stopped) = oneshot::channel();
@@ -312,6 +317,7 @@ impl Member {
                     workers.insert(log.partition(), worker(log));
                 }
                 Some(AssignmentEvent::Revoked { partition }) => workers.remove(&partition).unwrap().abort(),
+                Some(AssignmentEvent::NothingAssigned) => {}
                 Some(AssignmentEvent::Fatal(reason)) => panic!("{reason}"),
                 None => break,
             }

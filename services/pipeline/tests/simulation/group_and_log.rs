@@ -14,10 +14,13 @@ use crate::world::{World, lock};
 pub(crate) struct Brokers {
     pub(crate) world: Arc<World>,
     records: Mutex<Vec<SimRecord>>,
+    topic_id: Mutex<&'static str>,
     appended: Notify,
     group: Mutex<Group>,
-    /// Called at each commit with the offset: invariant C is looked at right then.
-    check_commit: Box<dyn Fn(i64) + Send + Sync>,
+    start: Start,
+    /// Called at each commit with the offset where the log began for the group, and the committed one: invariant C is
+    /// looked at right then.
+    check_commit: Box<dyn Fn(i64, i64) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Brokers {
@@ -26,18 +29,33 @@ impl std::fmt::Debug for Brokers {
     }
 }
 
+/// Where a group begins that has no offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Earliest,
+    Latest,
+}
+
 #[derive(Debug, Default)]
 struct Group {
+    /// The first offset that was ever committed.
+    first: Option<i64>,
     committed: Option<i64>,
     /// The member that owns the partition; others are fenced.
     owner: u64,
 }
 
 impl Brokers {
-    pub(crate) fn new(world: &Arc<World>, check_commit: impl Fn(i64) + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(
+        world: &Arc<World>,
+        start: Start,
+        check_commit: impl Fn(i64, i64) + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             world: Arc::clone(world),
             records: Mutex::default(),
+            topic_id: Mutex::new("one"),
+            start,
             appended: Notify::new(),
             group: Mutex::default(),
             check_commit: Box::new(check_commit),
@@ -55,6 +73,21 @@ impl Brokers {
 
     pub(crate) fn records(&self) -> Vec<SimRecord> {
         lock(&self.records).clone()
+    }
+
+    /// The topic is deleted and created again, with at least as many records as before. Returns those of the old one.
+    pub(crate) fn recreate(&self, make: impl Fn(i64) -> SimRecord) -> Vec<SimRecord> {
+        let mut records = lock(&self.records);
+        let count = records.last().map_or(0, |last| last.offset + 1) + self.world.below(100) as i64;
+        let old = std::mem::replace(&mut *records, (0..count).map(make).collect());
+        *lock(&self.topic_id) = "two";
+        self.appended.notify_waiters();
+        old
+    }
+
+    /// Where the log began for the group.
+    pub(crate) fn first(&self) -> i64 {
+        lock(&self.group).first.unwrap_or(0)
     }
 
     pub(crate) fn end(&self) -> i64 {
@@ -122,11 +155,19 @@ impl PartitionLog for SimLog {
 
     async fn bounds(&self) -> LogBounds {
         self.brokers.world.delay().await;
-        LogBounds { low_watermark: 0, high_watermark: self.brokers.end(), topic_id: Some("one".to_owned()) }
+        LogBounds {
+            low_watermark: 0,
+            high_watermark: self.brokers.end(),
+            topic_id: Some((*lock(&self.brokers.topic_id)).to_owned()),
+        }
     }
 
     async fn resolve_start(&self) -> i64 {
-        0
+        self.brokers.world.delay().await;
+        match self.brokers.start {
+            Start::Earliest => 0,
+            Start::Latest => self.brokers.end(),
+        }
     }
 
     fn group(&self) -> SimGroup {
@@ -135,7 +176,7 @@ impl PartitionLog for SimLog {
 }
 
 /// The group as one member sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SimGroup {
     brokers: Arc<Brokers>,
     member: u64,
@@ -147,10 +188,17 @@ impl GroupOffsets for SimGroup {
         self.brokers.committed()
     }
 
+    async fn topic_id(&self) -> Option<String> {
+        self.brokers.world.delay().await;
+        let topic_id = *lock(&self.brokers.topic_id);
+        self.brokers.world.delay().await;
+        Some(topic_id.to_owned())
+    }
+
     async fn commit(&self, offset: i64) -> Result<(), NotTheOwner> {
         let world = &self.brokers.world;
         world.delay().await;
-        {
+        let first = {
             let mut group = lock(&self.brokers.group);
             if group.owner != self.member {
                 world.count(|outcome| outcome.refused_commits += 1);
@@ -160,8 +208,9 @@ impl GroupOffsets for SimGroup {
                 world.breaks(format!("the committed offset went back from {:?} to {offset}", group.committed));
             }
             group.committed = Some(offset);
-        }
-        (self.brokers.check_commit)(offset);
+            *group.first.get_or_insert(offset)
+        };
+        (self.brokers.check_commit)(first, offset);
         // The acknowledgement takes its time; a crash may come before it.
         world.delay().await;
         Ok(())

@@ -5,6 +5,8 @@
 //! repeats exactly. `KAPPA_SIM_SEED=17 cargo test --release --test simulation` replays one seed, and
 //! `KAPPA_SIM_SEEDS=10000` runs more of them.
 
+#![allow(clippy::panic, reason = "tests")]
+
 mod group_and_log;
 mod hot_store;
 mod invariants;
@@ -16,7 +18,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use scenario::run_seed;
+use scenario::{run_recreated_topic, run_seed};
 
 const DEFAULT_SEEDS: u64 = 400;
 
@@ -67,6 +69,15 @@ fn every_seed_keeps_every_invariant() {
     assert!(total.crashes > seeds && total.zombies > seeds / 4, "{total:?}");
     assert!(total.adopted_segments > seeds, "{total:?}");
     assert!(total.store_faults > seeds && total.refused_commits > 0 && total.late_rows > seeds, "{total:?}");
+}
+
+#[test]
+fn a_topic_made_anew_leaves_nothing_behind() {
+    let mut archived = 0;
+    for seed in 0..DEFAULT_SEEDS / 4 {
+        archived += run_recreated_topic(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+    assert!(archived > DEFAULT_SEEDS, "hardly anything was archived before: {archived}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    pub(crate) fn id(self) -> u32 {
+    pub(crate) fn id(self) -> i32 {
         match self {
             Self::Known => 1,
             Self::KnownLater => 2,

@@ -26,7 +26,7 @@ impl SchemaSource for SimRegistry {
         if !is_known {
             return SchemaVerdict::Unknown { detail: format!("schema {id} not found") };
         }
-        let schema = RegisteredSchema { id: Some(id as i32), avsc: READER.to_owned(), references: Vec::new() };
+        let schema = RegisteredSchema { id: Some(id), avsc: READER.to_owned(), references: Vec::new() };
         SchemaVerdict::Known(Arc::new(schema))
     }
 }

@@ -14,14 +14,14 @@ use kappa_pipeline::memory::MemoryBudget;
 use kappa_pipeline::ops::status::StatusBoard;
 use kappa_pipeline::partition::seams::WallClock;
 use kappa_pipeline::partition::{
-    Observer, Pacing, PartitionContext, PartitionEnd, SegmentSizes, Stores, run_partition,
+    Observer, Pacing, PartitionContext, PartitionEnd, SegmentSizes, StoppedLoudly, Stores, run_partition,
 };
 use kappa_pipeline::storage::StoreRoot;
 use object_store::path::Path;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
-use crate::group_and_log::Brokers;
+use crate::group_and_log::{Brokers, Start};
 use crate::hot_store::{HotTables, SimHotStore};
 use crate::invariants::{self, Durable};
 use crate::object_store::SimStore;
@@ -34,7 +34,7 @@ pub(crate) const WINDOW_MS: i64 = 5_000;
 pub(crate) const LATENESS_MS: i64 = 2_000;
 
 /// How long the last owner may take to finish once all faults are over.
-const RECOVERY: Duration = Duration::from_secs(600);
+const RECOVERY: Duration = Duration::from_mins(10);
 
 /// What happened in a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,12 +92,17 @@ struct Process {
 
 /// Runs one seed to its end.
 pub(crate) fn run_seed(seed: u64) -> Result<Outcome, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(|error| error.to_string())?;
-    LocalSet::new().block_on(&runtime, async { Scenario::new(seed).run().await })
+    simulate(async { Scenario::new(seed, None).run().await })
+}
+
+/// Runs one seed of the topic that is deleted and created again; how many records of the old one were archived.
+pub(crate) fn run_recreated_topic(seed: u64) -> Result<u64, String> {
+    simulate(async { Scenario::new(seed, Some(Start::Earliest)).run_recreated().await })
+}
+
+fn simulate<T>(run: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    LocalSet::new().block_on(&runtime.map_err(|error| error.to_string())?, run)
 }
 
 struct Scenario {
@@ -111,14 +116,16 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, start: Option<Start>) -> Self {
         let world = World::new(seed);
         let store = SimStore::new(&world);
         let tables: Arc<Mutex<HotTables>> = Arc::default();
         let hot_store = SimHotStore { world: Arc::clone(&world), tables: Arc::clone(&tables) };
         let durable =
             Durable { store: Arc::clone(&store.inner), tables, world: Arc::clone(&world), footers: Mutex::default() };
-        let brokers = Brokers::new(&world, move |offset| durable.check_commit(offset));
+        let drawn = if world.happens(30) { Start::Latest } else { Start::Earliest };
+        let start = start.unwrap_or(drawn);
+        let brokers = Brokers::new(&world, start, move |first, offset| durable.check_commit(first, offset));
         let pacing = Pacing {
             emit_interval: Duration::from_millis(200 + world.below(1_000)),
             checkpoint_interval: Duration::from_millis(1_000 + world.below(15_000)),
@@ -131,8 +138,8 @@ impl Scenario {
 
     async fn run(mut self) -> Result<Outcome, String> {
         let producer = tokio::task::spawn_local(produce(Arc::clone(&self.world), Arc::clone(&self.brokers)));
-        let mut owner = self.start();
         let mut zombies: Vec<Process> = Vec::new();
+        let mut owner = self.first_owners(&mut zombies).await;
         for _ in 0..4 + self.world.below(8) {
             self.change_the_weather();
             // Often soon enough to hit the middle of a seal, sometimes late enough for many.
@@ -151,6 +158,37 @@ impl Scenario {
         finished?;
         invariants::check_all(&self.store.inner, &self.hot_store, &self.brokers, &self.world).await?;
         Ok(self.world.outcome())
+    }
+
+    /// Several owners at once that all find a group without an offset, now and then after records have come already.
+    async fn first_owners(&mut self, zombies: &mut Vec<Process>) -> Process {
+        tokio::time::sleep(Duration::from_millis(self.world.below(4_000))).await;
+        self.change_the_weather();
+        let mut owner = self.start();
+        for _ in 0..self.world.below(3) {
+            tokio::time::sleep(Duration::from_millis(self.world.below(2_000))).await;
+            self.world.count(|outcome| outcome.zombies += 1);
+            zombies.push(std::mem::replace(&mut owner, self.start()));
+        }
+        owner
+    }
+
+    /// The topic is deleted and created again under the running owner: it must stop, and nothing of the new topic may
+    /// become durable in archive or dead letters.
+    async fn run_recreated(mut self) -> Result<u64, String> {
+        let (world, brokers) = (Arc::clone(&self.world), Arc::clone(&self.brokers));
+        let producer = tokio::task::spawn_local(produce(Arc::clone(&world), Arc::clone(&brokers)));
+        let owner = self.start();
+        tokio::time::sleep(Duration::from_millis(world.below(30_000))).await;
+        self.change_the_weather();
+        let old = brokers.recreate(|offset| records::make(&world, offset));
+        let ended = tokio::time::timeout(RECOVERY, owner.running).await;
+        producer.abort();
+        match ended {
+            Ok(Ok(PartitionEnd::Stopped(StoppedLoudly::TopicRecreated { .. }))) => {}
+            other => return Err(format!("another topic was not noticed: {other:?}")),
+        }
+        invariants::check_nothing_else(&self.store.inner, &old).await
     }
 
     fn change_the_weather(&self) {
@@ -190,9 +228,8 @@ impl Scenario {
                     && let Ok(PartitionEnd::Stopped(stopped)) = owner.running.await
                 {
                     return Err(format!("stopped loudly: {stopped}"));
-                } else {
-                    // Dropped wherever it is waiting just now.
                 }
+                // Otherwise dropped wherever it is waiting just now.
             }
         }
         Ok(self.start())

@@ -19,9 +19,14 @@ impl Column {
         if let Some(validity) = &mut self.validity {
             validity.push(false);
         }
-        self.push_placeholder();
+        match &mut self.data {
+            Data::Double(values) => values.push(0.0),
+            Data::Long(values) => values.push(0),
+            _ => self.push_placeholder(),
+        }
     }
 
+    #[inline(never)]
     fn push_placeholder(&mut self) {
         match &mut self.data {
             Data::Null(rows) => *rows += 1,

@@ -165,6 +165,32 @@ impl Column {
         }
     }
 
+    /// Whether the text of the row is `text`; the cheapest way to ask right after the row was decoded.
+    #[inline]
+    pub fn is_text(&self, row: usize, text: &[u8]) -> bool {
+        match &self.data {
+            Data::Dictionary { keys, dictionary } if !self.is_hidden(row) => {
+                keys.get(row).is_some_and(|key| dictionary.is_text(*key as usize, text))
+            }
+            _ => self.str_at(row).is_some_and(|found| found.as_bytes() == text),
+        }
+    }
+
+    /// Begins to load what decoding `text` into this column will look at.
+    #[inline]
+    pub fn prefetch_text(&self, text: &[u8]) {
+        if let Data::Dictionary { dictionary, .. } = &self.data {
+            dictionary.prefetch(text);
+        }
+    }
+
+    /// See [`super::Columns::with_hash_seed`].
+    pub(super) fn set_hash_seed(&mut self, seed: u64) {
+        if let Data::Dictionary { dictionary, .. } = &mut self.data {
+            dictionary.seed(seed);
+        }
+    }
+
     /// The bytes of a string, bytes, fixed, uuid, or the symbol of an enum.
     #[inline]
     pub fn bytes_at(&self, row: usize) -> Option<&[u8]> {

@@ -3,12 +3,14 @@
 //! Values are only checked for UTF-8 the first time they are seen, so a known sensor id costs one hash and one
 //! comparison.
 
+mod table;
+
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
 use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64;
+
+use table::{Slot, Table, Words};
 
 /// Above this many values, the dictionary starts afresh with the next batch.
 const MOST_VALUES: usize = 1_000_000;
@@ -22,7 +24,7 @@ const COPY_FACTOR: usize = 4;
 /// Values in the order in which they were first seen; a key is an index into them.
 #[derive(Debug, Clone, Default)]
 pub(in crate::decode) struct Dictionary {
-    slots: HashTable<Slot>,
+    table: Table,
     text: String,
     /// Where each value ends in `text`.
     ends: Vec<u32>,
@@ -33,62 +35,6 @@ pub(in crate::decode) struct Dictionary {
     generation: u64,
     /// The values as Arrow has them, as of the last batch that needed them.
     shared: Option<ArrayRef>,
-}
-
-/// One value in the hash table. For short values that is all a look-up needs: one cache line.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    words: Words,
-    start: u32,
-    key: u32,
-}
-
-/// A value in fixed size: with the length, exact up to 16 bytes, a hash beyond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Words {
-    low: u64,
-    high: u64,
-    length: u32,
-}
-
-/// Longest value that [`Words`] holds without loss.
-const EXACT: usize = 16;
-
-impl Words {
-    /// Overlapping loads from both ends, which together see each byte.
-    #[inline]
-    fn of(value: &[u8]) -> Self {
-        let length = value.len() as u32;
-        let (low, high) = match value {
-            [] => (0, 0),
-            [first, ..] if value.len() < 4 => {
-                let (middle, last) = (value[value.len() / 2], value[value.len() - 1]);
-                (u64::from(u32::from_le_bytes([*first, middle, last, 0])), 0)
-            }
-            _ if value.len() > EXACT => (xxh3_64(value), 0),
-            _ => match (value.first_chunk(), value.last_chunk()) {
-                (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-                _ => (half(value.first_chunk()), half(value.last_chunk())),
-            },
-        };
-        Self { low, high, length }
-    }
-
-    /// A folded product, as in wyhash.
-    #[inline]
-    fn hash(self) -> u64 {
-        let left = self.low ^ 0xa076_1d64_78bd_642f;
-        let right = self.high ^ 0xe703_7ed1_a0b4_28db ^ u64::from(self.length).rotate_left(32);
-        let product = u128::from(left) * u128::from(right);
-        let folded = (product ^ product >> 64) as u64;
-        // The table takes the place from the low bits and a tag from the high ones.
-        folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ folded >> 32
-    }
-}
-
-#[inline]
-fn half(bytes: Option<&[u8; 4]>) -> u64 {
-    bytes.map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
 }
 
 impl Dictionary {
@@ -102,9 +48,7 @@ impl Dictionary {
         {
             return Ok(last.key as i32);
         }
-        let hash = words.hash();
-        let known = self.slots.find(hash, |slot| slot.words == words && self.is(*slot, value)).copied();
-        if let Some(slot) = known {
+        if let Some(slot) = self.table.find(words, |slot| self.is(slot, value)) {
             self.last = Some(slot);
             return Ok(slot.key as i32);
         }
@@ -114,18 +58,38 @@ impl Dictionary {
     /// Whether the slot, whose words are those of `value`, really holds it.
     #[inline]
     fn is(&self, slot: Slot, value: &[u8]) -> bool {
-        let start = slot.start as usize;
-        value.len() <= EXACT || self.text.as_bytes().get(start..start + value.len()) == Some(value)
+        Words::are_exact(value) || self.bytes(slot.key as usize) == Some(value)
+    }
+
+    /// Whether `key` stands for `value`.
+    #[inline]
+    pub(super) fn is_text(&self, key: usize, value: &[u8]) -> bool {
+        match self.last {
+            // No look at the text: it is far from any cache.
+            Some(last) if last.key as usize == key && Words::are_exact(value) => last.words == Words::of(value),
+            _ => self.bytes(key) == Some(value),
+        }
+    }
+
+    /// Begins to load what [`Self::intern`] will look at for `value`.
+    #[inline]
+    pub(super) fn prefetch(&self, value: &[u8]) {
+        self.table.prefetch(Words::of(value));
+    }
+
+    /// Makes the places in the table depend on a number that producers do not know. Only for an empty dictionary.
+    pub(super) fn seed(&mut self, seed: u64) {
+        self.table = Table::new(seed);
     }
 
     #[cold]
     fn add(&mut self, value: &[u8], words: Words, row: usize) -> Result<i32, std::str::Utf8Error> {
         let value = std::str::from_utf8(value)?;
         let key = self.ends.len() as u32;
-        let slot = Slot { words, start: self.text.len() as u32, key };
+        let slot = Slot { words, key };
         self.text.push_str(value);
         self.ends.push(self.text.len() as u32);
-        self.slots.insert_unique(words.hash(), slot, |slot| slot.words.hash());
+        self.table.insert(slot);
         self.fresh_rows.push(row);
         self.last = Some(slot);
         Ok(key as i32)
@@ -137,10 +101,7 @@ impl Dictionary {
             self.fresh_rows.pop();
             let key = self.ends.len() - 1;
             let start = self.start(key);
-            let hash = Words::of(&self.text.as_bytes()[start..]).hash();
-            if let Ok(entry) = self.slots.find_entry(hash, |slot| slot.key as usize == key) {
-                entry.remove();
-            }
+            self.table.remove_last(Slot { words: Words::of(&self.text.as_bytes()[start..]), key: key as u32 });
             self.text.truncate(start);
             self.ends.pop();
             self.last = None;
@@ -191,7 +152,8 @@ impl Dictionary {
     pub(super) fn end_batch(&mut self) {
         self.fresh_rows.clear();
         if self.ends.len() > MOST_VALUES || self.text.len() > MOST_TEXT {
-            *self = Self { generation: self.generation + 1, ..Self::default() };
+            let table = Table::new(self.table.seed());
+            *self = Self { generation: self.generation + 1, table, ..Self::default() };
         }
     }
 
@@ -224,7 +186,7 @@ impl Dictionary {
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
         let shared = self.shared.as_ref().map_or(0, |shared| shared.get_buffer_memory_size());
-        self.slots.allocation_size()
+        self.table.memory()
             + self.text.capacity()
             + self.ends.capacity() * size_of::<u32>()
             + self.fresh_rows.capacity() * size_of::<usize>()

@@ -69,11 +69,12 @@ impl ClickHouseProgram {
         let log = File::create(&log_path).with_context(|| format!("create {}", log_path.display()))?;
         let mut child = Command::new(&self.python)
             .arg(&self.program)
-            .args(["--listen", "127.0.0.1:0", "--path"])
+            .args(["--end-with-stdin", "--listen", "127.0.0.1:0", "--path"])
             .arg(directory.clickhouse())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUNBUFFERED", "1")
-            .stdin(Stdio::null())
+            // Closed by our end, however we end: then the server ends too, even if nobody was left to kill it.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             // A Ctrl-C at the terminal is for the demo alone: it still needs the server for its summary.

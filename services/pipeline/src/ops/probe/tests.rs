@@ -24,12 +24,21 @@ enum Fault {
     OnlyConflicts,
     /// It is away.
     Down,
+    /// It is away for ten minutes of the test's clock.
+    DownForAWhile,
+    /// It does not let us.
+    Denied,
+    /// There is no such bucket.
+    NoBucket,
 }
+
+const A_WHILE: Duration = Duration::from_mins(10);
 
 #[derive(Debug)]
 struct Faulty {
     inner: InMemory,
     fault: Fault,
+    made_at: Instant,
 }
 
 impl fmt::Display for Faulty {
@@ -51,6 +60,14 @@ impl ObjectStore for Faulty {
             let already = || Error::AlreadyExists { path: key.to_string(), source: "condition".into() };
             match self.fault {
                 Fault::Down => return Err(Error::Generic { store: "Faulty", source: "503".into() }),
+                Fault::DownForAWhile if self.made_at.elapsed() < A_WHILE => {
+                    return Err(Error::Generic { store: "Faulty", source: "503".into() });
+                }
+                Fault::DownForAWhile => return self.inner.put_opts(key, payload, options).await,
+                Fault::Denied => {
+                    return Err(Error::PermissionDenied { path: key.to_string(), source: "403".into() });
+                }
+                Fault::NoBucket => return Err(Error::NotFound { path: key.to_string(), source: "404".into() }),
                 Fault::OnlyConflicts => return Err(already()),
                 Fault::LooksThenWrites => {
                     let taken = self.inner.head(key).await.is_ok();
@@ -112,7 +129,10 @@ impl ObjectStore for Faulty {
 }
 
 fn faulty(fault: Fault) -> StoreRoot {
-    StoreRoot { store: Arc::new(Faulty { inner: InMemory::new(), fault }), prefix: Path::from("archive") }
+    StoreRoot {
+        store: Arc::new(Faulty { inner: InMemory::new(), fault, made_at: Instant::now() }),
+        prefix: Path::from("archive"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,4 +168,39 @@ async fn a_store_that_is_away_is_not_called_wrong() {
     }
     let text = render(&create_only(&faulty(Fault::Down)).await.unwrap_err());
     assert!(text.contains("503") && text.contains("reachable from here"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_a_store_that_is_away() {
+    let (board, started) = (StatusBoard::new("t"), Instant::now());
+    let root = faulty(Fault::DownForAWhile);
+    let waiting = wait_until_usable("archive.url", &root, &board);
+    tokio::pin!(waiting);
+    assert!(tokio::time::timeout(A_WHILE / 2, &mut waiting).await.is_err(), "it did not wait");
+    let reasons = board.not_ready_because(Duration::ZERO).join("\n");
+    assert!(reasons.contains("object_store: archive.url: ") && reasons.contains("503"), "{reasons}");
+    waiting.await.unwrap();
+    assert!(started.elapsed() < A_WHILE + Duration::from_secs(15), "{:?}", started.elapsed());
+    assert_eq!(board.dependencies()[Dependency::ObjectStore as usize].ok, Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_does_not_wait_for_what_only_a_person_can_mend() {
+    for (fault, advice) in [
+        (Fault::Ignores, "conditional writes"),
+        (Fault::Denied, "AWS_ credentials"),
+        (Fault::NoBucket, "create the bucket"),
+    ] {
+        let error = wait_until_usable("state.url", &faulty(fault), &StatusBoard::new("t")).await.unwrap_err();
+        assert!(render(&error).contains(advice), "{fault:?}: {error:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_may_not_be_written_is_an_answer() {
+    let source = std::io::Error::from(ErrorKind::PermissionDenied);
+    let source = Error::Generic { store: "LocalFileSystem", source: source.into() };
+    let error = ProbeError::Unusable { store: "file".to_owned(), source };
+    assert!(!error.may_get_better());
+    assert!(error.advice().contains("directory"));
 }

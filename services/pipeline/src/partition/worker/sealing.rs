@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use kappa_core::partition::PartitionState;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -23,14 +24,15 @@ pub(super) struct SealQueue {
 impl SealQueue {
     pub(super) fn start<R: 'static, H: HotStore + 'static, C: WallClock + 'static>(
         context: &Arc<PartitionContext<R, H, C>>,
-        group: impl GroupOffsets + 'static,
-        position: i64,
+        group: impl GroupOffsets + Clone + 'static,
+        state: &PartitionState,
     ) -> Self {
         let (segments, mut queue) = mpsc::unbounded_channel::<SegmentToSeal>();
         let (report, reports) = mpsc::unbounded_channel();
         let (archived, mut to_commit) = mpsc::unbounded_channel::<ArchivedSegment>();
         let mut tasks = JoinSet::new();
-        let archiver = Archiver(Arc::clone(context));
+        let topic_id = state.topic_id().map(str::to_owned);
+        let archiver = Archiver { context: Arc::clone(context), group: group.clone(), topic_id };
         let archiver_report = report.clone();
         tasks.spawn_local(async move {
             while let Some(segment) = queue.recv().await {
@@ -47,7 +49,7 @@ impl SealQueue {
                 }
             }
         });
-        let mut committer = Committer { context: Arc::clone(context), group, snapshots: vec![position] };
+        let mut committer = Committer { context: Arc::clone(context), group, snapshots: vec![state.position()] };
         tasks.spawn_local(async move {
             committer.find_snapshots().await;
             while let Some(segment) = to_commit.recv().await {

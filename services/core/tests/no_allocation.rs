@@ -1,0 +1,131 @@
+//! In the steady state no event costs an allocation: what a batch needs is made once for all of its rows.
+//!
+//! A test binary of its own, since it counts what the whole process allocates.
+#![allow(unsafe_code, reason = "a counting allocator")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kappa_core::anomaly::{ConfiguredDetector, Robust};
+use kappa_core::archive::archive_schema;
+use kappa_core::contract::{EventFields, TimeLimits};
+use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::record::LogBatch;
+use kappa_core::windows::WindowSettings;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything to the system's allocator, and counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
+    {"name": "sensor_id", "type": "string"},
+    {"name": "metric", "type": {"type": "enum", "name": "Metric", "symbols": ["TEMPERATURE", "HUMIDITY"]}},
+    {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "value", "type": "double"},
+    {"name": "site", "type": ["null", "string"]},
+    {"name": "attributes", "type": {"type": "map", "values": "string"}}
+]}"#;
+
+const SENSORS: i64 = 1_000;
+const PER_BATCH: i64 = 2_000;
+const START_MS: i64 = 1_767_225_600_000;
+
+fn settings() -> Arc<PartitionSettings> {
+    let reader = ReaderSchema::parse(SCHEMA).unwrap();
+    let key = ["sensor_id".to_owned(), "metric".to_owned()];
+    Arc::new(PartitionSettings {
+        topic: "t".to_owned(),
+        archive_schema: archive_schema(&reader),
+        event: EventFields::bind(&reader, &key, "event_time", "value", None).unwrap(),
+        reader,
+        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        decode_limits: DecodeLimits::default(),
+        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
+        // Flags cost an allocation; this test is about what does not stand out.
+        detector: ConfiguredDetector::Robust(Robust::new(u32::MAX, 60, 12.0, 60)),
+        rows_per_batch: 8_192,
+        bytes_per_batch: 4 << 20,
+        hash_seed: 1,
+    })
+}
+
+fn zigzag(out: &mut Vec<u8>, number: i64) {
+    let mut rest = (number << 1 ^ number >> 63) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+fn text(out: &mut Vec<u8>, value: &str) {
+    zigzag(out, value.len() as i64);
+    out.extend_from_slice(value.as_bytes());
+}
+
+/// A hundred events a second of event time for each sensor once in ten seconds, so that windows close too.
+fn batch(first: i64) -> LogBatch {
+    let mut batch = LogBatch::default();
+    for offset in first..first + PER_BATCH {
+        let sensor = format!("sensor-{:06}", offset.wrapping_mul(7_919) % SENSORS);
+        let time_ms = START_MS + offset * 10;
+        let mut payload = vec![0, 0, 0, 0, 1];
+        text(&mut payload, &sensor);
+        zigzag(&mut payload, offset % 2);
+        zigzag(&mut payload, time_ms);
+        payload.extend_from_slice(&(20.0 + (offset % 13) as f64).to_le_bytes());
+        zigzag(&mut payload, 1);
+        text(&mut payload, "north");
+        zigzag(&mut payload, 0);
+        batch.push(offset, time_ms, Some(sensor.as_bytes()), Some(&payload), []);
+    }
+    batch
+}
+
+fn process(state: &mut PartitionState, batches: &[LogBatch]) {
+    for batch in batches {
+        let mut index = 0;
+        while let Progress::RowsWait { index: next } = state.process(batch, index) {
+            drop(state.take_rows().unwrap());
+            index = next;
+        }
+    }
+}
+
+#[test]
+fn an_event_costs_no_allocation() {
+    let settings = settings();
+    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
+    let mut state = PartitionState::empty(Arc::clone(&settings), 0, 0, None);
+    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    let batches: Vec<LogBatch> = (0..60).map(|number| batch(number * PER_BATCH)).collect();
+    let (known, measured) = batches.split_at(20);
+    process(&mut state, known);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    process(&mut state, measured);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let events = measured.len() * PER_BATCH as usize;
+    assert_eq!((state.segment_rows(), state.segment_rejects().len()), (batches.len() as u64 * PER_BATCH as u64, 0));
+    // Some for each batch that is handed to the archive, and for the lists of closed windows as they grow.
+    assert!(allocations < events / 100, "{allocations} allocations for {events} events");
+}

@@ -1,0 +1,378 @@
+//! A column chunk of repeated strings, written from the dictionary keys that the decoder has made already.
+//!
+//! The parquet crate's own writer hashes the text of every row again to make its dictionary (apache/arrow-rs#10862):
+//! half of the cost of a segment. Here a row costs a look-up of its key and some bits. Like any writer, when the
+//! dictionary has grown beyond a page it goes on with plain values.
+//!
+//! Pages as of parquet-format, `README.md` "Data Pages" and `Encodings.md`: version 1, definition levels in front of the
+//! values, dictionary page first.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int32Type;
+use arrow_array::{Array, ArrayRef, StringArray};
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, EncodingMask, PageType, Type, ZstdLevel};
+use parquet::column::page::{CompressedPage, Page, PageWriter as _};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::data_type::ByteArray;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats};
+use parquet::file::statistics::{Statistics, ValueStatistics};
+use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use parquet::schema::types::ColumnDescPtr;
+
+use super::hybrid;
+
+/// Rows of a page, as the parquet crate has them.
+const PAGE_ROWS: usize = 20_000;
+/// Text of a dictionary, or of a page of plain values, as the parquet crate has it.
+const PAGE_BYTES: usize = 1 << 20;
+/// Longer values get no bounds in the statistics: a footer must stay small.
+const LONGEST_BOUND: usize = 64;
+/// No id yet for a key of the batch.
+const UNSEEN: u32 = u32::MAX;
+
+/// One column chunk under construction.
+pub(super) struct DictionaryColumn {
+    descriptor: ColumnDescPtr,
+    compression: ZstdLevel,
+    compressor: zstd::bulk::Compressor<'static>,
+    /// The dictionary of the chunk as its page will hold it: length and text of each value.
+    dictionary: Vec<u8>,
+    ids: HashMap<Box<str>, u32>,
+    /// The dictionary is full: values are written as they are from now on.
+    is_plain: bool,
+    /// Ids by the keys of the last batch.
+    keys: BatchKeys,
+    page: OpenPage,
+    chunk: Chunk,
+}
+
+/// What the keys of a batch stand for, kept for the next batch: its dictionary mostly is the same, or a longer one.
+struct BatchKeys {
+    values: StringArray,
+    ids: Vec<u32>,
+}
+
+/// Rows that wait to become a page.
+#[derive(Default)]
+struct OpenPage {
+    /// 1 where the row has a value.
+    levels: Vec<u32>,
+    ids: Vec<u32>,
+    /// Values with their lengths, in place of `ids` when the dictionary is full.
+    plain: Vec<u8>,
+    bounds: Bounds,
+    /// For each id, the number of the last page in which it was seen: bounds look at each value once.
+    seen_in: Vec<u32>,
+}
+
+/// Pages that are done, and what their metadata says.
+struct Chunk {
+    pages: TrackedWrite<Vec<u8>>,
+    offsets: Vec<(i64, i32)>,
+    page_rows: Vec<i64>,
+    /// `None` where the column has no page statistics.
+    index: Option<ColumnIndexBuilder>,
+    bounds: Bounds,
+    dictionary_pages: i32,
+    plain_pages: i32,
+    rows: u64,
+    nulls: u64,
+    uncompressed_bytes: usize,
+}
+
+/// Smallest and largest value.
+#[derive(Default)]
+struct Bounds(Option<(Vec<u8>, Vec<u8>)>);
+
+impl Bounds {
+    fn include(&mut self, value: &[u8]) {
+        match &mut self.0 {
+            None => self.0 = Some((value.to_vec(), value.to_vec())),
+            Some((least, _)) if value < least.as_slice() => value.clone_into(least),
+            Some((_, most)) if value > most.as_slice() => value.clone_into(most),
+            Some(_) => {}
+        }
+    }
+
+    /// Both bounds, if they are short enough for a footer.
+    fn short(&self) -> Option<(&[u8], &[u8])> {
+        let (least, most) = self.0.as_ref()?;
+        (least.len().max(most.len()) <= LONGEST_BOUND).then_some((least, most))
+    }
+}
+
+impl DictionaryColumn {
+    /// An empty chunk of a column of strings that is neither nested nor repeated.
+    pub(super) fn new(
+        descriptor: ColumnDescPtr,
+        compression: ZstdLevel,
+        has_page_statistics: bool,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            compressor: zstd::bulk::Compressor::new(compression.compression_level())?,
+            compression,
+            descriptor,
+            dictionary: Vec::new(),
+            ids: HashMap::new(),
+            is_plain: false,
+            keys: BatchKeys { values: StringArray::new_null(0), ids: Vec::new() },
+            page: OpenPage::default(),
+            chunk: Chunk {
+                pages: TrackedWrite::new(Vec::new()),
+                offsets: Vec::new(),
+                page_rows: Vec::new(),
+                index: has_page_statistics.then(|| ColumnIndexBuilder::new(Type::BYTE_ARRAY)),
+                bounds: Bounds::default(),
+                dictionary_pages: 0,
+                plain_pages: 0,
+                rows: 0,
+                nulls: 0,
+                uncompressed_bytes: 0,
+            },
+        })
+    }
+
+    /// Appends the rows of a dictionary array of strings.
+    pub(super) fn write(&mut self, array: &ArrayRef) -> Result<()> {
+        let misfit =
+            || ParquetError::General(format!("a dictionary of strings was expected, not {}", array.data_type()));
+        let rows = array.as_dictionary_opt::<Int32Type>().ok_or_else(misfit)?;
+        self.keys.follow(rows.values().as_string_opt::<i32>().ok_or_else(misfit)?);
+        let keys = rows.keys();
+        for row in 0..keys.len() {
+            if self.page.levels.len() == PAGE_ROWS || self.page.plain.len() >= PAGE_BYTES {
+                self.end_page()?;
+            }
+            if keys.is_null(row) {
+                self.page.levels.push(0);
+                continue;
+            }
+            let key = keys.value(row) as usize;
+            match self.keys.ids.get(key) {
+                Some(id) if *id != UNSEEN && !self.is_plain => self.push_id(*id, key),
+                _ => self.push_unseen(key)?,
+            }
+            self.page.levels.push(1);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn push_id(&mut self, id: u32, key: usize) {
+        self.page.ids.push(id);
+        if self.chunk.index.is_some() {
+            let number = self.chunk.offsets.len() as u32 + 1;
+            let seen_in = &mut self.page.seen_in[id as usize];
+            if *seen_in != number {
+                *seen_in = number;
+                self.page.bounds.include(self.keys.values.value(key).as_bytes());
+            }
+        }
+    }
+
+    /// Appends a value that this batch has not used yet, or any value once the dictionary is full.
+    #[cold]
+    fn push_unseen(&mut self, key: usize) -> Result<()> {
+        let text = self.keys.values.value(key);
+        if !self.is_plain && !self.ids.contains_key(text) && self.dictionary.len() + text.len() > PAGE_BYTES {
+            self.end_page()?;
+            self.is_plain = true;
+        }
+        let text = self.keys.values.value(key);
+        if self.is_plain {
+            push_plain(text, &mut self.page.plain);
+            self.page.bounds.include(text.as_bytes());
+            self.chunk.bounds.include(text.as_bytes());
+            return Ok(());
+        }
+        let id = self.ids.get(text).copied().unwrap_or_else(|| {
+            let id = self.ids.len() as u32;
+            self.ids.insert(text.into(), id);
+            push_plain(text, &mut self.dictionary);
+            self.chunk.bounds.include(text.as_bytes());
+            self.page.seen_in.push(0);
+            id
+        });
+        self.keys.ids[key] = id;
+        self.push_id(id, key);
+        Ok(())
+    }
+
+    fn end_page(&mut self) -> Result<()> {
+        let page = &mut self.page;
+        let rows = page.levels.len();
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut body = Vec::new();
+        if self.descriptor.max_def_level() > 0 {
+            body.extend_from_slice(&[0; 4]);
+            hybrid::encode(&page.levels, 1, &mut body);
+            let length = body.len() as u32 - 4;
+            body[..4].copy_from_slice(&length.to_le_bytes());
+        }
+        let encoding = if self.is_plain || page.ids.is_empty() {
+            self.chunk.plain_pages += 1;
+            body.append(&mut page.plain);
+            Encoding::PLAIN
+        } else {
+            self.chunk.dictionary_pages += 1;
+            let width = hybrid::width_for(self.ids.len());
+            body.push(width);
+            hybrid::encode(&page.ids, width, &mut body);
+            Encoding::RLE_DICTIONARY
+        };
+        let nulls = page.levels.iter().filter(|level| **level == 0).count();
+        let page_to_write = Page::DataPage {
+            buf: self.compressor.compress(&body)?.into(),
+            num_values: rows as u32,
+            encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        };
+        self.chunk.add(page_to_write, body.len(), nulls, &page.bounds)?;
+        page.levels.clear();
+        page.ids.clear();
+        page.bounds = Bounds::default();
+        Ok(())
+    }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        const ENTRY: usize = size_of::<(Box<str>, u32)>() + 8;
+        self.chunk.pages.inner().capacity()
+            + self.dictionary.capacity() * 2
+            + self.ids.capacity() * ENTRY
+            + (self.keys.ids.capacity() + self.page.ids.capacity() + self.page.levels.capacity()) * size_of::<u32>()
+            + self.page.plain.capacity()
+    }
+
+    /// The chunk as bytes, and what the footer says of it.
+    pub(super) fn close(mut self) -> Result<(Bytes, ColumnCloseResult)> {
+        self.end_page()?;
+        let mut file = TrackedWrite::new(Vec::with_capacity(self.chunk.pages.bytes_written()));
+        let mut dictionary_offset = None;
+        if self.chunk.dictionary_pages > 0 {
+            dictionary_offset = Some(0);
+            let page = Page::DictionaryPage {
+                buf: self.compressor.compress(&self.dictionary)?.into(),
+                num_values: self.ids.len() as u32,
+                encoding: Encoding::PLAIN,
+                is_sorted: false,
+            };
+            let page = CompressedPage::new(page, self.dictionary.len());
+            self.chunk.uncompressed_bytes += SerializedPageWriter::new(&mut file).write_page(page)?.uncompressed_size;
+        }
+        let data_offset = file.bytes_written() as i64;
+        self.chunk.pages.flush()?;
+        file.write_all(self.chunk.pages.inner())?;
+        let length = file.bytes_written();
+        let result = self.chunk.describe(&self.descriptor, self.compression, dictionary_offset, data_offset, length)?;
+        Ok((file.into_inner()?.into(), result))
+    }
+}
+
+impl BatchKeys {
+    /// Keeps what is known of keys whose values are still the same.
+    fn follow(&mut self, values: &StringArray) {
+        if !is_prefix(&self.values, values) {
+            self.ids.clear();
+        }
+        self.ids.resize(values.len(), UNSEEN);
+        self.values = values.clone();
+    }
+}
+
+/// Whether `values` begins with `prefix`.
+fn is_prefix(prefix: &StringArray, values: &StringArray) -> bool {
+    let (of_prefix, of_values) = (prefix.value_offsets(), values.value_offsets());
+    if prefix.value_data().as_ptr() == values.value_data().as_ptr() && of_prefix.as_ptr() == of_values.as_ptr() {
+        return true;
+    }
+    // The decoder's arrays begin at their buffer's start, so that equal offsets are equal lengths.
+    of_values.starts_with(of_prefix) && values.value_data().starts_with(&prefix.value_data()[..used(of_prefix)])
+}
+
+fn used(offsets: &[i32]) -> usize {
+    offsets.last().map_or(0, |end| *end as usize)
+}
+
+impl Chunk {
+    fn add(&mut self, page: Page, uncompressed_size: usize, nulls: usize, bounds: &Bounds) -> Result<()> {
+        let rows = page.num_values();
+        let page = CompressedPage::new(page, uncompressed_size);
+        let written = SerializedPageWriter::new(&mut self.pages).write_page(page)?;
+        self.offsets.push((written.offset as i64, written.compressed_size as i32));
+        self.page_rows.push(i64::from(rows));
+        self.uncompressed_bytes += written.uncompressed_size;
+        self.rows += u64::from(rows);
+        self.nulls += nulls as u64;
+        if let Some(index) = &mut self.index {
+            let is_null_page = nulls == rows as usize;
+            match bounds.short() {
+                Some((least, most)) => index.append(false, least.to_vec(), most.to_vec(), nulls as i64, None),
+                None if is_null_page => index.append(true, Vec::new(), Vec::new(), nulls as i64, None),
+                None => index.to_invalid(),
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(
+        self,
+        descriptor: &ColumnDescPtr,
+        compression: ZstdLevel,
+        dictionary_offset: Option<i64>,
+        data_offset: i64,
+        length: usize,
+    ) -> Result<ColumnCloseResult> {
+        let pages = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
+        let encodings = [
+            pages(PageType::DICTIONARY_PAGE, Encoding::PLAIN, i32::from(dictionary_offset.is_some())),
+            pages(PageType::DATA_PAGE, Encoding::RLE_DICTIONARY, self.dictionary_pages),
+            pages(PageType::DATA_PAGE, Encoding::PLAIN, self.plain_pages),
+        ];
+        let encodings: Vec<_> = encodings.into_iter().filter(|pages| pages.count > 0).collect();
+        let used = encodings.iter().map(|pages| &pages.encoding).chain(&[Encoding::RLE]);
+        let bound = |value: &[u8]| ByteArray::from(value.to_vec());
+        let (least, most) = self.bounds.short().map(|(least, most)| (bound(least), bound(most))).unzip();
+        let statistics = ValueStatistics::new(least, most, None, Some(self.nulls), false);
+        let metadata = ColumnChunkMetaData::builder(Arc::clone(descriptor))
+            .set_compression(Compression::ZSTD(compression))
+            .set_encodings_mask(EncodingMask::new_from_encodings(used))
+            .set_page_encoding_stats(encodings.clone())
+            .set_total_compressed_size(length as i64)
+            .set_total_uncompressed_size(self.uncompressed_bytes as i64)
+            .set_num_values(self.rows as i64)
+            .set_data_page_offset(data_offset)
+            .set_dictionary_page_offset(dictionary_offset)
+            .set_statistics(Statistics::ByteArray(statistics))
+            .build()?;
+        let mut offset_index = OffsetIndexBuilder::new();
+        for ((offset, size), rows) in self.offsets.into_iter().zip(self.page_rows) {
+            offset_index.append_offset_and_size(data_offset + offset, size);
+            offset_index.append_row_count(rows);
+        }
+        Ok(ColumnCloseResult {
+            bytes_written: length as u64,
+            rows_written: self.rows,
+            metadata,
+            bloom_filter: None,
+            column_index: self.index.filter(ColumnIndexBuilder::valid).map(ColumnIndexBuilder::build).transpose()?,
+            offset_index: Some(offset_index.build()),
+        })
+    }
+}
+
+/// A value in the plain encoding.
+fn push_plain(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}

@@ -1,0 +1,190 @@
+//! Files are read back by the parquet crate, and compared with what its own writer makes of the same rows.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{Field, Schema};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::statistics::Statistics;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+fn schema() -> SchemaRef {
+    let text = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    Arc::new(Schema::new(vec![
+        Field::new("sensor", text(), false),
+        Field::new("site", text(), true),
+        Field::new("offset", DataType::Int64, false),
+    ]))
+}
+
+/// Rows by their texts, with a dictionary that has these in front.
+fn batch(common: &[String], sensors: &[String], sites: &[Option<String>], first_offset: i64) -> RecordBatch {
+    let mut values: Vec<String> = common.to_vec();
+    let mut key_of = |text: &String| {
+        let known = values.iter().position(|value| value == text);
+        known.unwrap_or_else(|| {
+            values.push(text.clone());
+            values.len() - 1
+        }) as i32
+    };
+    let keys: Int32Array = sensors.iter().map(|sensor| Some(key_of(sensor))).collect();
+    let sensors: ArrayRef = Arc::new(DictionaryArray::new(keys, Arc::new(StringArray::from(values))));
+    let sites: DictionaryArray<Int32Type> = sites.iter().map(Option::as_deref).collect();
+    let offsets = Int64Array::from_iter_values(first_offset..first_offset + sensors.len() as i64);
+    RecordBatch::try_new(schema(), vec![sensors, Arc::new(sites), Arc::new(offsets)]).unwrap()
+}
+
+fn written_by_us(format: &SegmentFormat, batches: &[RecordBatch]) -> Bytes {
+    let mut file = SegmentFile::new(format.clone()).unwrap();
+    for batch in batches {
+        file.write(batch).unwrap();
+    }
+    let pair = KeyValue::new("kappa.test".to_owned(), "yes".to_owned());
+    file.finish(vec![pair]).unwrap().into()
+}
+
+fn written_by_the_crate(format: &SegmentFormat, batches: &[RecordBatch]) -> Bytes {
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), Arc::clone(&format.schema), Some(format.properties.clone())).unwrap();
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
+    writer.into_inner().unwrap().into()
+}
+
+type Row = (String, Option<String>, i64);
+
+fn rows_of(batch: &RecordBatch) -> Vec<Row> {
+    let text = |column: usize, row: usize| {
+        let array = batch.column(column).as_dictionary::<Int32Type>();
+        array.key(row).map(|key| array.values().as_string::<i32>().value(key).to_owned())
+    };
+    let offsets = batch.column(2).as_primitive::<Int64Type>();
+    (0..batch.num_rows()).map(|row| (text(0, row).unwrap(), text(1, row), offsets.value(row))).collect()
+}
+
+fn read(file: &Bytes) -> (ArrowReaderMetadata, Vec<Row>) {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let metadata = ArrowReaderMetadata::load(file, options).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone()).build().unwrap();
+    (metadata, reader.flat_map(|batch| rows_of(&batch.unwrap())).collect())
+}
+
+fn bounds(statistics: Option<&Statistics>) -> (Option<&[u8]>, Option<&[u8]>, Option<u64>) {
+    let statistics = statistics.unwrap();
+    (statistics.min_bytes_opt(), statistics.max_bytes_opt(), statistics.null_count_opt())
+}
+
+/// Random rows of `sensors` different texts, in batches whose dictionaries grow, repeat or have nothing in common.
+fn random_batches(random: &mut ChaCha8Rng, sensors: usize, width: usize, batches: usize) -> Vec<RecordBatch> {
+    let name = |number: usize| format!("sensor-{number:0>width$}");
+    let mut common: Vec<String> = Vec::new();
+    let mut offset = 0;
+    let mut made = Vec::new();
+    for _ in 0..batches {
+        match random.random_range(0..3) {
+            0 => common.clear(),
+            1 => common.push(name(common.len())),
+            _ => {}
+        }
+        let rows = random.random_range(1..9_000);
+        let constant_site = random.random_bool(0.5);
+        let texts: Vec<String> = (0..rows).map(|_| name(random.random_range(0..sensors))).collect();
+        let sites: Vec<Option<String>> = (0..rows)
+            .map(|row| match row % 3 {
+                0 if !constant_site => None,
+                _ if constant_site => Some("north".to_owned()),
+                _ => Some(format!("site-{}", random.random_range(0..5))),
+            })
+            .collect();
+        made.push(batch(&common, &texts, &sites, offset));
+        offset += i64::from(rows);
+    }
+    made
+}
+
+#[test]
+fn rows_statistics_and_page_index_are_what_the_parquet_crate_would_write() {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    for (sensors, width) in [(1, 1), (2, 20), (300, 6), (3_000, 6), (3_000, 600)] {
+        let batches = random_batches(&mut random, sensors, width, 12);
+        let format = SegmentFormat::new(schema(), &["sensor".to_owned()]);
+        let (ours, theirs) = (written_by_us(&format, &batches), written_by_the_crate(&format, &batches));
+        let ((ours, our_rows), (theirs, their_rows)) = (read(&ours), read(&theirs));
+        assert_eq!(our_rows, batches.iter().flat_map(rows_of).collect::<Vec<_>>());
+        assert_eq!(our_rows, their_rows);
+        assert_eq!(ours.schema().fields(), theirs.schema().fields());
+        let (our_group, their_group) = (ours.metadata().row_group(0), theirs.metadata().row_group(0));
+        for column in 0..2 {
+            let (our_column, their_column) = (our_group.column(column), their_group.column(column));
+            assert_eq!(our_column.num_values(), their_column.num_values());
+            if width < 64 {
+                assert_eq!(bounds(our_column.statistics()), bounds(their_column.statistics()));
+            }
+            let larger = our_column.compressed_size() as f64 / their_column.compressed_size() as f64;
+            assert!(larger < 1.1, "column {column} of {sensors} sensors takes {larger:.2} times as much");
+        }
+        let index = ours.metadata().page_index_for_row_group(0);
+        assert!(index.column_index(1).is_none(), "page statistics were asked for one column only");
+        assert_eq!(index.column_index(0).is_none(), width > 64);
+        check_page_bounds(&ours, &our_rows);
+    }
+}
+
+/// Every page's bounds hold for the rows that the offset index says it has, and are met.
+fn check_page_bounds(metadata: &ArrowReaderMetadata, rows: &[Row]) {
+    let index = metadata.metadata().page_index_for_row_group(0);
+    let pages = index.offset_index(0).unwrap().page_locations();
+    let Some(ColumnIndexMetaData::BYTE_ARRAY(index)) = index.column_index(0) else { return };
+    let starts: Vec<usize> = pages.iter().map(|page| page.first_row_index as usize).collect();
+    assert_eq!(starts.len(), rows.len().div_ceil(20_000));
+    for (page, start) in starts.iter().enumerate() {
+        let end = starts.get(page + 1).copied().unwrap_or(rows.len());
+        let texts = || rows[*start..end].iter().map(|(sensor, ..)| sensor.as_bytes());
+        assert_eq!(index.min_value(page), texts().min());
+        assert_eq!(index.max_value(page), texts().max());
+    }
+}
+
+#[test]
+fn a_dictionary_beyond_a_page_gives_way_to_plain_values() {
+    let mut random = ChaCha8Rng::seed_from_u64(8);
+    let batches = random_batches(&mut random, 20_000, 100, 14);
+    let format = SegmentFormat::new(schema(), &[]);
+    let (ours, rows) = read(&written_by_us(&format, &batches));
+    assert_eq!(rows, batches.iter().flat_map(rows_of).collect::<Vec<_>>());
+    let encodings: Vec<_> = ours.metadata().row_group(0).column(0).encodings().collect();
+    assert!(encodings.contains(&Encoding::PLAIN) && encodings.contains(&Encoding::RLE_DICTIONARY), "{encodings:?}");
+}
+
+#[test]
+fn a_column_of_nulls_and_a_file_without_rows_can_be_read() {
+    let format = SegmentFormat::new(schema(), &["site".to_owned()]);
+    let sensors = vec!["s".to_owned(); 30_000];
+    let rows = batch(&[], &sensors, &vec![None; 30_000], 5);
+    let (metadata, read_back) = read(&written_by_us(&format, std::slice::from_ref(&rows)));
+    assert_eq!(read_back, rows_of(&rows));
+    let nulls = bounds(metadata.metadata().row_group(0).column(1).statistics());
+    assert_eq!(nulls, (None, None, Some(30_000)));
+    let (metadata, read_back) = read(&written_by_us(&format, &[]));
+    assert!(read_back.is_empty());
+    let pairs = metadata.metadata().file_metadata().key_value_metadata().unwrap();
+    assert!(pairs.iter().any(|pair| pair.key == "kappa.test"));
+}
+
+#[test]
+fn a_row_group_ends_before_it_grows_too_large() {
+    let format = SegmentFormat::new(schema(), &[]);
+    let rows = batch(&[], &vec!["s".to_owned(); 400_000], &vec![None; 400_000], 0);
+    let (metadata, read_back) = read(&written_by_us(&format, &[rows.clone(), rows.clone(), rows]));
+    let groups: Vec<_> = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+    assert_eq!((groups, read_back.len()), (vec![800_000, 400_000], 1_200_000));
+}
