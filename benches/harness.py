@@ -1,8 +1,7 @@
-"""What the drain and sustain measurements share: a stack, a topic, a pipeline, and what it costs."""
+"""What the drain measurement stands on: a stack, a topic, a pipeline, and what it costs."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -151,14 +150,6 @@ listen = "127.0.0.1:{self.port}"
     def wait_for_end(self) -> None:
         if self.process.wait(timeout=60) != 0:
             raise SystemExit(f"kappa did not seal everything: see {self.log.name}")
-
-
-def arguments(description: str | None, **defaults: int) -> argparse.Namespace:
-    """Numbers from the command line, each with its default."""
-    parser = argparse.ArgumentParser(description=description)
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
-    return parser.parse_args()
 
 
 def machine() -> str:

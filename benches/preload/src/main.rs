@@ -36,9 +36,6 @@ struct Arguments {
     events: u64,
     #[arg(long, default_value_t = 100_000)]
     sensors: u64,
-    /// Events a second; 0 means as fast as it goes.
-    #[arg(long, default_value_t = 0)]
-    rate: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -52,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &arguments.brokers)
         .set("compression.type", "lz4")
-        .set("linger.ms", if arguments.rate == 0 { "50" } else { "5" })
+        .set("linger.ms", "50")
         .set("batch.size", "1000000")
         .set("queue.buffering.max.messages", "500000")
         .set("enable.idempotence", "true")
@@ -61,26 +58,16 @@ fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     let started_ms = now_ms();
     let mut payload = Vec::with_capacity(128);
-    let mut latest_slip = Duration::ZERO;
     for number in 0..arguments.events {
-        let (sensor, timestamp_ms) = if arguments.rate == 0 {
-            let age = (arguments.events - number) * 1_000 / BACKLOG_RATE;
-            (scatter(number) % arguments.sensors, started_ms - age as i64)
-        } else {
-            latest_slip = latest_slip.max(wait_until_due(&producer, started, number, arguments.rate));
-            (scatter(number) % arguments.sensors, now_ms())
-        };
+        let age_ms = (arguments.events - number) * 1_000 / BACKLOG_RATE;
+        let (sensor, timestamp_ms) = (scatter(number) % arguments.sensors, started_ms - age_ms as i64);
         encode(&mut payload, &arguments, sensor, timestamp_ms, number);
         send(&producer, &arguments, sensor, timestamp_ms, &payload)?;
     }
     producer.flush(Duration::from_mins(2)).context("not everything was delivered")?;
     let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{} events in {seconds:.1} s, {:.0} a second, latest slip {} ms",
-        arguments.events,
-        arguments.events as f64 / seconds,
-        latest_slip.as_millis()
-    );
+    let per_second = arguments.events as f64 / seconds;
+    println!("{} events in {seconds:.1} s, {per_second:.0} a second", arguments.events);
     Ok(())
 }
 
@@ -91,19 +78,6 @@ fn now_ms() -> i64 {
 /// A different sensor each time, all of them equally often, in no visible order.
 fn scatter(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
-}
-
-/// Waits for the time of an event; how late it is.
-fn wait_until_due(producer: &BaseProducer, started: Instant, number: u64, rate: u64) -> Duration {
-    let due = Duration::from_nanos(number.saturating_mul(1_000_000_000) / rate);
-    loop {
-        let elapsed = started.elapsed();
-        if elapsed >= due {
-            return elapsed.saturating_sub(due);
-        }
-        producer.poll(Duration::ZERO);
-        std::thread::sleep(due.saturating_sub(elapsed).min(Duration::from_millis(2)));
-    }
 }
 
 fn send(
