@@ -33,6 +33,7 @@ class Case:
     invalid_percent: int = 0
     wide: bool = False
     two_schemas: bool = False
+    instances: int = 1
 
 
 CASES = {
@@ -44,6 +45,8 @@ CASES = {
     "two-schemas": Case("two schema versions, interleaved", two_schemas=True),
     "1-partition": Case("1 partition", partitions=1),
     "96-partitions": Case("96 partitions", partitions=96),
+    "2-instances": Case("two instances", instances=2),
+    "4-instances": Case("four instances", instances=4),
 }
 
 
@@ -63,35 +66,56 @@ def floor(stack: Stack, topic: str, case: Case) -> dict:
                           "--partitions", str(case.partitions), "--events", str(case.events)))
 
 
+def processed(pipelines: list[Pipeline]) -> int:
+    """Records up to the positions of all partitions. Not the totals: partitions move between instances as they start."""
+    positions: dict[int, int] = {}
+    for status in filter(None, (pipeline.status() for pipeline in pipelines)):
+        for partition in status["partitions"]:
+            number = partition["partition"]
+            positions[number] = max(positions.get(number, 0), partition["position"] or 0)
+    return sum(positions.values())
+
+
 def drain(stack: Stack, topic: str, name: str, case: Case) -> dict:
-    pipeline = Pipeline(stack, topic, name, {"event.schema": str(SCHEMAS / "wide.avsc")} if case.wide else {})
-    first, totals = None, {}
-    while totals.get("events", 0) + totals.get("dead_letters", 0) < case.events:
+    settings = {"event.schema": str(SCHEMAS / "wide.avsc")} if case.wide else {}
+    pipelines = [Pipeline(stack, topic, name, settings, instance) for instance in range(case.instances)]
+    first, seen = None, 0
+    while seen < case.events:
         time.sleep(0.03)
-        status = pipeline.status()
-        totals = status["totals"] if status else {}
-        now = time.monotonic()
-        seen = totals.get("events", 0) + totals.get("dead_letters", 0)
+        now, seen = time.monotonic(), processed(pipelines)
         if seen and first is None:
             first = (now, seen)
-        if now - pipeline.started > 300:
-            raise SystemExit(f"only {seen:,} records after five minutes: see {pipeline.log.name}")
+        if now - pipelines[0].started > 300:
+            raise SystemExit(f"only {seen:,} records after five minutes: see {pipelines[0].log.name}")
     taken_in = time.monotonic()
-    usage = pipeline.usage()
-    durable = pipeline.seal(case.events)
-    pipeline.wait_for_end()
-    counted = int(stack.query(f"SELECT sum(count) FROM {pipeline.database}.windows"))
-    if counted != totals["events"] or counted + totals["dead_letters"] != case.events:
-        raise SystemExit(f"ClickHouse has counted {counted:,} events, {totals['dead_letters']:,} are dead letters, {case.events:,} were sent")
+    usages = [pipeline.usage() for pipeline in pipelines]
+    dead_letters = sum(pipeline.status()["totals"]["dead_letters"] for pipeline in pipelines)
+    for pipeline in pipelines:
+        pipeline.ask_to_stop()
+    while stack.committed(name, topic, case.partitions) < case.events:
+        time.sleep(0.01)
+        if time.monotonic() - taken_in > 120:
+            raise SystemExit(f"not everything was committed: see {pipelines[0].log.name}")
+    durable = time.monotonic()
+    for pipeline in pipelines:
+        pipeline.wait_for_end()
+    database = pipelines[0].database
+    counted = int(stack.query(f"SELECT sum(count) FROM {database}.windows"))
+    if counted + dead_letters != case.events:
+        raise SystemExit(f"ClickHouse has counted {counted:,} events, {dead_letters:,} are dead letters, {case.events:,} were sent")
     rest = case.events - first[1]
+    by_thread: dict[str, float] = {}
+    for usage in usages:
+        for thread, seconds in usage.cpu.items():
+            by_thread[thread] = by_thread.get(thread, 0) + seconds / case.events * 1e9
     return {
         "taken_in_per_second": rest / (taken_in - first[0]),
         "durable_per_second": rest / (durable - first[0]),
-        "cpu_ns_per_event": usage.total / case.events * 1e9,
-        "cpu_ns_per_event_by_thread": {name: seconds / case.events * 1e9 for name, seconds in usage.cpu.items() if seconds},
-        "peak_rss_mib": usage.peak_mib,
-        "dead_letters": totals["dead_letters"],
-        "window_rows": int(stack.query(f"SELECT count() FROM {pipeline.database}.windows_1m")),
+        "cpu_ns_per_event": sum(by_thread.values()),
+        "cpu_ns_per_event_by_thread": {thread: cost for thread, cost in by_thread.items() if cost},
+        "peak_rss_mib": sum(usage.peak_mib for usage in usages),
+        "dead_letters": dead_letters,
+        "window_rows": int(stack.query(f"SELECT count() FROM {database}.windows_1m")),
     }
 
 
