@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::click_house::ClickHouse;
 use crate::compare::{compare, read_baseline, table};
+use crate::cost::{self, Prices};
 use crate::environment::Environment;
 use crate::find_max::Search;
 use crate::gates::Verdict;
@@ -36,6 +37,7 @@ Examples:
   kappa-loadtest run mine --file my-scenarios.toml --compare target/load/baseline.json
   kappa-loadtest run steady --config kappa.toml --status-url http://kappa-0:9464 --status-url http://kappa-1:9464
   kappa-loadtest find-max --from 50000 --precision 0.05
+  kappa-loadtest cost
   kappa-loadtest scenarios
 
 Exit codes: 0 every gate is passed, 1 one is not, 2 wrong use, 3 not valid: the generator did not keep its schedule.";
@@ -53,6 +55,7 @@ struct Cli {
 enum Command {
     Run(RunArguments),
     FindMax(FindMaxArguments),
+    Cost(CostArguments),
     Scenarios(ScenariosArguments),
 }
 
@@ -123,6 +126,21 @@ struct FindMaxArguments {
     /// How close the answer must be, as a share of it.
     #[arg(long, default_value_t = 0.1)]
     precision: f64,
+}
+
+/// What a billion events cost, from the figures of a report.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kappa-loadtest cost\n  kappa-loadtest cost target/load/report.json --prices mine.toml"
+)]
+struct CostArguments {
+    /// The report.json of a run.
+    #[arg(default_value = "target/load/report.json")]
+    report: PathBuf,
+
+    /// A file like loadtest/prices.toml, which has list prices.
+    #[arg(long)]
+    prices: Option<PathBuf>,
 }
 
 /// List the scenarios, each with a sentence.
@@ -209,8 +227,15 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(arguments) => run_scenario(arguments).await,
         Command::FindMax(arguments) => find_max(arguments).await,
+        Command::Cost(arguments) => print_cost(&arguments),
         Command::Scenarios(arguments) => list_scenarios(&arguments),
     }
+}
+
+fn print_cost(arguments: &CostArguments) -> anyhow::Result<u8> {
+    let prices = Prices::load(arguments.prices.as_deref())?;
+    println!("{}", cost::table(&cost::bill(&read_baseline(&arguments.report)?, &prices)));
+    Ok(0)
 }
 
 fn list_scenarios(arguments: &ScenariosArguments) -> anyhow::Result<u8> {

@@ -10,6 +10,7 @@ pub mod checks;
 pub mod cli;
 pub mod click_house;
 pub mod compare;
+pub mod cost;
 pub mod detection;
 pub mod encode;
 pub mod environment;
