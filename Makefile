@@ -1,13 +1,14 @@
 # make demo [FOR=60s] [RATE=50000]   the whole pipeline on this machine, with a live fleet of sensors
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
 # make lint                          formatting, clippy, licences and advisories
-# make bench                         drain a preloaded topic through everything; writes target/bench/drain.json
+# make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
 # make load [SCENARIO=steady] [RATE=] [FOR=]   open-loop load, judged by gates; writes target/load/report.html and .json
 # make stack-up · make stack-down    the local stack alone; addresses in target/stack/env
 
 FOR      ?=
 RATE     ?=
 SCENARIO ?= steady
+CASES    ?= main
 
 CARGO := cargo
 KAPPA := target/release/kappa
@@ -38,7 +39,7 @@ lint:
 	else echo "cargo-deny is not installed (cargo install cargo-deny): licences and advisories were not checked"; fi
 
 bench:
-	@benches/drain/run
+	@benches/drain/run $(CASES)
 
 load:
 	@tests/require cargo cc perl make python3 go mvn
