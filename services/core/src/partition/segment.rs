@@ -106,6 +106,11 @@ impl RejectedRecords {
         self.records.iter().zip(&self.causes)
     }
 
+    /// Causes of the records from that index on.
+    pub fn causes_from(&self, index: usize) -> &[RejectCause] {
+        self.causes.get(index..).unwrap_or_default()
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.causes.len()

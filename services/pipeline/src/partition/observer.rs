@@ -1,8 +1,10 @@
 //! What a partition tells the outside: status, logs, counters. Nothing here changes what it does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kappa_core::partition::{PartitionState, RejectedRecords, SegmentCut};
+use kappa_core::reject::Reason;
 use object_store::path::Path;
 
 use super::seams::Delivery;
@@ -96,10 +98,14 @@ impl Observer {
     }
 
     pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {
-        for (_, cause) in rejects.iter().skip(from) {
-            let reason = cause.reject.reason.name();
-            self.board.totals().add_dead_letters(&reason, 1);
-            self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += 1);
+        let mut by_reason: BTreeMap<&Reason, u64> = BTreeMap::new();
+        for cause in rejects.causes_from(from) {
+            *by_reason.entry(&cause.reject.reason).or_default() += 1;
+        }
+        for (reason, count) in by_reason {
+            let reason = reason.name();
+            self.board.totals().add_dead_letters(&reason, count);
+            self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += count);
         }
     }
 
