@@ -11,6 +11,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -31,7 +32,7 @@ class Stack:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.env: dict[str, str] = {}
-        self._readers: dict[str, object] = {}
+        self._readers: dict[str, Any] = {}
 
     def __enter__(self) -> "Stack":
         run(ROOT / "deploy/local/stack", "up", "--dir", self.directory)
@@ -41,6 +42,8 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for reader in self._readers.values():
+            reader.close()
         run(ROOT / "deploy/local/stack", "down", "--dir", self.directory)
 
     def create_topic(self, topic: str, partitions: int) -> None:
@@ -90,7 +93,7 @@ class Pipeline:
 
     def __init__(self, stack: Stack, topic: str, name: str, settings: dict[str, str] | None = None, instance: int = 0) -> None:
         self.port = 19_464 + instance
-        self.database = name.replace("-", "_")
+        self.database = f"bench_{name.replace('-', '_')}"
         directory = stack.directory / f"{name}-{instance}"
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "kappa.toml"
