@@ -83,10 +83,6 @@ class Usage:
     cpu: dict[str, float]
     peak_mib: float
 
-    @property
-    def total(self) -> float:
-        return sum(self.cpu.values())
-
 
 class Pipeline:
     """A `kappa run` on the stack; those of one name share group, prefixes of the buckets, and database."""

@@ -62,8 +62,9 @@ def preload(stack: Stack, topic: str, case: Case) -> None:
 
 
 def floor(stack: Stack, topic: str, case: Case) -> dict:
-    return json.loads(run(BINARIES / "kappa-floor", "--brokers", stack.env["KAFKA_BROKERS"], "--topic", topic,
+    found = json.loads(run(BINARIES / "kappa-floor", "--brokers", stack.env["KAFKA_BROKERS"], "--topic", topic,
                           "--partitions", str(case.partitions), "--events", str(case.events)))
+    return {f"floor_{name}": value for name, value in found.items()}
 
 
 def processed(pipelines: list[Pipeline]) -> int:
@@ -124,30 +125,35 @@ def measure(stack: Stack, name: str, case: Case, repetitions: int) -> dict:
     preload(stack, name, case)
     runs = []
     for number in range(repetitions):
-        result = {"floor": floor(stack, name, case)} | drain(stack, name, f"{name}-{number}", case)
-        result["share_of_floor"] = result["durable_per_second"] / result["floor"]["per_second"]
+        result = floor(stack, name, case) | drain(stack, name, f"{name}-{number}", case)
+        result["share_of_floor"] = result["durable_per_second"] / result["floor_per_second"]
         runs.append(result)
-        say(f"  floor {result['floor']['per_second'] / 1e6:.2f} M/s, taken in {result['taken_in_per_second'] / 1e6:.2f} M/s, durable"
+        say(f"  floor {result['floor_per_second'] / 1e6:.2f} M/s, taken in {result['taken_in_per_second'] / 1e6:.2f} M/s, durable"
             f" {result['durable_per_second'] / 1e6:.2f} M/s, {result['cpu_ns_per_event']:.0f} ns CPU an event,"
             f" {result['peak_rss_mib']:.0f} MiB")
     return {"about": case.about, "events": case.events, "runs": runs}
 
 
-def figure(values: list[float], form: str) -> str:
-    """Median, and the smallest and largest."""
-    return f"{statistics.median(values):{form}} [{min(values):{form}}-{max(values):{form}}]"
+# Headings of the table, and for each the name of the figure, its unit and how it is written.
+COLUMNS = [
+    ("floor, M/s", "floor_per_second", 1e6, ".2f"),
+    ("taken in, M/s", "taken_in_per_second", 1e6, ".2f"),
+    ("durable, M/s", "durable_per_second", 1e6, ".2f"),
+    ("share of the floor", "share_of_floor", 1, ".2f"),
+    ("CPU, ns an event", "cpu_ns_per_event", 1, ".0f"),
+    ("memory, MiB", "peak_rss_mib", 1, ".0f"),
+]
 
 
 def table(results: dict[str, dict]) -> str:
-    lines = ["| case | floor, M/s | taken in, M/s | durable, M/s | share of the floor | CPU, ns an event | memory, MiB |",
-             "|---|---|---|---|---|---|---|"]
+    """Median, smallest and largest of each figure."""
+    lines = [f"| case | {' | '.join(heading for heading, *_ in COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for result in results.values():
-        runs = result["runs"]
-        of = lambda *path: [run[path[0]] if len(path) == 1 else run[path[0]][path[1]] for run in runs]  # noqa: E731
-        millions = lambda *path: figure([value / 1e6 for value in of(*path)], ".2f")  # noqa: E731
-        lines.append(f"| {result['about']} | {millions('floor', 'per_second')} | {millions('taken_in_per_second')} |"
-                     f" {millions('durable_per_second')} | {figure(of('share_of_floor'), '.2f')} |"
-                     f" {figure(of('cpu_ns_per_event'), '.0f')} | {figure(of('peak_rss_mib'), '.0f')} |")
+        cells = [result["about"]]
+        for _, name, unit, form in COLUMNS:
+            values = [run[name] / unit for run in result["runs"]]
+            cells.append(f"{statistics.median(values):{form}} [{min(values):{form}}-{max(values):{form}}]")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::click_house::ClickHouse;
-use crate::compare::{compare, read_baseline, table};
+use crate::compare::{compare, read_figures, table};
 use crate::cost::{self, Prices};
 use crate::environment::Environment;
 use crate::find_max::Search;
@@ -234,7 +234,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
 
 fn print_cost(arguments: &CostArguments) -> anyhow::Result<u8> {
     let prices = Prices::load(arguments.prices.as_deref())?;
-    println!("{}", cost::table(&cost::bill(&read_baseline(&arguments.report)?, &prices)));
+    println!("{}", cost::table(&cost::bill(&read_figures(&arguments.report)?, &prices)));
     Ok(0)
 }
 
@@ -256,7 +256,7 @@ async fn run_scenario(arguments: RunArguments) -> anyhow::Result<u8> {
     scenario.rate = arguments.rate.unwrap_or(scenario.rate);
     scenario.duration = arguments.duration.unwrap_or(scenario.duration);
     scenario.check(&arguments.scenario)?;
-    let baseline = arguments.compare.as_deref().map(read_baseline).transpose()?;
+    let baseline = arguments.compare.as_deref().map(read_figures).transpose()?;
     let interrupt = interrupts()?;
     let bench = Bench::start(&arguments.common)?;
     let report = bench.run(&arguments.scenario, &scenario, interrupt).await?;

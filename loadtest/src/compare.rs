@@ -32,8 +32,8 @@ pub struct Change {
     pub judgement: &'static str,
 }
 
-/// The figures of an earlier report.
-pub fn read_baseline(path: &Path) -> anyhow::Result<Vec<Figure>> {
+/// The figures of a report.
+pub fn read_figures(path: &Path) -> anyhow::Result<Vec<Figure>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let baseline: Baseline = serde_json::from_str(&text)
         .with_context(|| format!("{} is not a report: name the report.json of an earlier run", path.display()))?;
@@ -142,9 +142,9 @@ mod tests {
         let path = directory.path().join("report.json");
         let figures = vec![figure("rate", 1.0, Better::Higher)];
         std::fs::write(&path, serde_json::json!({ "kind": "kappa-load", "figures": figures }).to_string()).unwrap();
-        assert_eq!(read_baseline(&path).unwrap(), figures);
+        assert_eq!(read_figures(&path).unwrap(), figures);
         std::fs::write(&path, "{}").unwrap();
-        assert!(read_baseline(&path).unwrap_err().to_string().contains("report.json"));
-        assert!(read_baseline(Path::new("/nowhere.json")).unwrap_err().to_string().contains("/nowhere.json"));
+        assert!(read_figures(&path).unwrap_err().to_string().contains("report.json"));
+        assert!(read_figures(Path::new("/nowhere.json")).unwrap_err().to_string().contains("/nowhere.json"));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser;
+use kappa_preload::TopicArguments;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -14,10 +15,8 @@ const BACKLOG_RATE: u64 = 50_000;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    #[arg(long)]
-    brokers: String,
-    #[arg(long)]
-    topic: String,
+    #[command(flatten)]
+    topic: TopicArguments,
     /// Of the registered schema that `--shape` asks for.
     #[arg(long)]
     schema_id: u32,
@@ -30,10 +29,6 @@ struct Arguments {
     /// How many of a hundred records are broken, in one of four ways.
     #[arg(long, default_value_t = 0)]
     invalid_percent: u64,
-    #[arg(long, default_value_t = 12)]
-    partitions: u64,
-    #[arg(long, default_value_t = 6_000_000)]
-    events: u64,
     #[arg(long, default_value_t = 100_000)]
     sensors: u64,
 }
@@ -47,7 +42,7 @@ enum Shape {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &arguments.brokers)
+        .set("bootstrap.servers", &arguments.topic.brokers)
         .set("compression.type", "lz4")
         .set("linger.ms", "50")
         .set("batch.size", "1000000")
@@ -58,16 +53,17 @@ fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     let started_ms = now_ms();
     let mut payload = Vec::with_capacity(128);
-    for number in 0..arguments.events {
-        let age_ms = (arguments.events - number) * 1_000 / BACKLOG_RATE;
+    let events = arguments.topic.events;
+    for number in 0..events {
+        let age_ms = (events - number) * 1_000 / BACKLOG_RATE;
         let (sensor, timestamp_ms) = (scatter(number) % arguments.sensors, started_ms - age_ms as i64);
         encode(&mut payload, &arguments, sensor, timestamp_ms, number);
-        send(&producer, &arguments, sensor, timestamp_ms, &payload)?;
+        send(&producer, &arguments.topic, sensor, timestamp_ms, &payload)?;
     }
     producer.flush(Duration::from_mins(2)).context("not everything was delivered")?;
     let seconds = started.elapsed().as_secs_f64();
-    let per_second = arguments.events as f64 / seconds;
-    println!("{} events in {seconds:.1} s, {per_second:.0} a second", arguments.events);
+    let per_second = events as f64 / seconds;
+    println!("{events} events in {seconds:.1} s, {per_second:.0} a second");
     Ok(())
 }
 
@@ -82,16 +78,16 @@ fn scatter(number: u64) -> u64 {
 
 fn send(
     producer: &BaseProducer,
-    arguments: &Arguments,
+    topic: &TopicArguments,
     sensor: u64,
     timestamp_ms: i64,
     payload: &[u8],
 ) -> anyhow::Result<()> {
     let key = format!("sensor-{sensor:06}");
-    let mut record = BaseRecord::to(&arguments.topic)
+    let mut record = BaseRecord::to(&topic.topic)
         .key(&key)
         .payload(payload)
-        .partition((sensor % arguments.partitions) as i32)
+        .partition((sensor % topic.partitions as u64) as i32)
         .timestamp(timestamp_ms);
     loop {
         match producer.send(record) {

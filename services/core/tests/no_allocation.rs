@@ -5,9 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use apache_avro::Schema;
+use apache_avro::types::Value;
+use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
 use kappa_core::archive::archive_schema;
 use kappa_core::contract::{EventFields, TimeLimits};
@@ -70,34 +74,24 @@ fn settings() -> Arc<PartitionSettings> {
     })
 }
 
-fn zigzag(out: &mut Vec<u8>, number: i64) {
-    let mut rest = (number << 1 ^ number >> 63) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn text(out: &mut Vec<u8>, value: &str) {
-    zigzag(out, value.len() as i64);
-    out.extend_from_slice(value.as_bytes());
-}
-
 /// A hundred events a second of event time for each sensor once in ten seconds, so that windows close too.
-fn batch(first: i64) -> LogBatch {
+fn batch(first: i64, writer: &GenericDatumWriter<'_>) -> LogBatch {
     let mut batch = LogBatch::default();
     for offset in first..first + PER_BATCH {
         let sensor = format!("sensor-{:06}", offset.wrapping_mul(7_919) % SENSORS);
         let time_ms = START_MS + offset * 10;
+        let metric = (offset % 2) as usize;
+        let fields = [
+            ("sensor_id", Value::String(sensor.clone())),
+            ("metric", Value::Enum(metric as u32, ["TEMPERATURE", "HUMIDITY"][metric].to_owned())),
+            ("event_time", Value::TimestampMillis(time_ms)),
+            ("value", Value::Double(20.0 + (offset % 13) as f64)),
+            ("site", Value::Union(1, Box::new(Value::String("north".to_owned())))),
+            ("attributes", Value::Map(HashMap::new())),
+        ];
+        let record = Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into());
         let mut payload = vec![0, 0, 0, 0, 1];
-        text(&mut payload, &sensor);
-        zigzag(&mut payload, offset % 2);
-        zigzag(&mut payload, time_ms);
-        payload.extend_from_slice(&(20.0 + (offset % 13) as f64).to_le_bytes());
-        zigzag(&mut payload, 1);
-        text(&mut payload, "north");
-        zigzag(&mut payload, 0);
+        payload.extend(writer.write_value_to_vec(record).unwrap());
         batch.push(offset, time_ms, Some(sensor.as_bytes()), Some(&payload), []);
     }
     batch
@@ -119,7 +113,9 @@ fn an_event_costs_no_allocation() {
     let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(Arc::clone(&settings), 0, 0, None);
     state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
-    let batches: Vec<LogBatch> = (0..60).map(|number| batch(number * PER_BATCH)).collect();
+    let schema = Schema::parse_str(SCHEMA).unwrap();
+    let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+    let batches: Vec<LogBatch> = (0..60).map(|number| batch(number * PER_BATCH, &writer)).collect();
     let (known, measured) = batches.split_at(20);
     process(&mut state, known);
     let before = ALLOCATIONS.load(Ordering::Relaxed);

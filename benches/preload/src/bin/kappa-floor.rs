@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
+use kappa_preload::TopicArguments;
 use rdkafka::bindings as native;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -22,20 +23,15 @@ const BATCH: usize = 2_000;
 /// After this long without a record the topic is held to be shorter than was said.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Takes every record of a topic and does nothing with it.
 #[derive(Debug, Parser)]
 struct Arguments {
-    #[arg(long)]
-    brokers: String,
-    #[arg(long)]
-    topic: String,
-    #[arg(long, default_value_t = 12)]
-    partitions: i32,
-    #[arg(long, default_value_t = 6_000_000)]
-    events: u64,
+    #[command(flatten)]
+    topic: TopicArguments,
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse().topic;
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &arguments.brokers)
         .set("group.id", "floor")
