@@ -30,6 +30,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod hot_store;
 pub mod ingest;
+mod leb128;
 pub mod memory;
 pub mod ops;
 pub mod partition;

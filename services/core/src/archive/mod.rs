@@ -10,7 +10,7 @@ use arrow_array::builder::{ArrayBuilder, BinaryBuilder, ListBuilder, StringBuild
 use arrow_array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
-use crate::decode::ReaderSchema;
+use crate::decode::{ReaderSchema, hand_out};
 use crate::record::LogRecord;
 
 /// Names of the columns that are added behind the fields of the reader schema.
@@ -99,7 +99,7 @@ impl Default for HeadersBuilder {
 
 /// The metadata columns of the rows that wait to become a batch.
 ///
-/// What is the same in nearly every record is counted, not stored, until a record differs.
+/// Keys and headers, which hardly any record needs, are stored from the first record on that does.
 #[derive(Debug)]
 pub struct MetadataColumns {
     partition: i32,
@@ -158,21 +158,15 @@ impl MetadataColumns {
         let rows = self.offsets.len();
         self.keys.append_nulls(rows - self.keys.len());
         self.headers.append_nulls(rows - self.headers.len());
-        let timestamps = TimestampMillisecondArray::from(take_with_room(&mut self.timestamps)).with_timezone("UTC");
+        let timestamps = TimestampMillisecondArray::from(hand_out(&mut self.timestamps)).with_timezone("UTC");
         decoded.push(Arc::new(Int32Array::from_value(self.partition, rows)));
-        decoded.push(Arc::new(Int64Array::from(take_with_room(&mut self.offsets))));
+        decoded.push(Arc::new(Int64Array::from(hand_out(&mut self.offsets))));
         decoded.push(Arc::new(timestamps));
-        decoded.push(Arc::new(Int32Array::from(take_with_room(&mut self.schema_ids))));
+        decoded.push(Arc::new(Int32Array::from(hand_out(&mut self.schema_ids))));
         decoded.push(Arc::new(self.keys.finish()));
-        decoded.push(Arc::new(BooleanArray::from(take_with_room(&mut self.keyless))));
+        decoded.push(Arc::new(BooleanArray::from(hand_out(&mut self.keyless))));
         decoded.push(self.headers.finish());
         decoded.push(extra);
         RecordBatch::try_new(Arc::clone(schema), decoded)
     }
-}
-
-/// All values; the next batch will have about as many.
-fn take_with_room<T>(values: &mut Vec<T>) -> Vec<T> {
-    let room = Vec::with_capacity(values.len());
-    std::mem::replace(values, room)
 }

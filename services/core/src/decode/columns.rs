@@ -12,6 +12,7 @@ pub use column::Column;
 pub(super) use build::build;
 pub(super) use column::Data;
 pub(super) use extra::Extra;
+pub(crate) use take::hand_out;
 
 use std::sync::Arc;
 

@@ -24,6 +24,7 @@ mod resolve;
 mod run;
 mod schema;
 
+pub(crate) use columns::hand_out;
 pub use columns::{Column, Columns};
 pub use decoder::{CompileError, Decoder};
 pub use frame::{SchemaReference, VALUE_SCHEMA_HEADER, unframe};

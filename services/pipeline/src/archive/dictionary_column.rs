@@ -155,7 +155,8 @@ impl DictionaryColumn {
             }
             let key = keys.value(row) as usize;
             match self.keys.ids.get(key) {
-                Some(id) if *id != UNSEEN && !self.is_plain => self.push_id(*id, key),
+                _ if self.is_plain => self.push_value(key),
+                Some(id) if *id != UNSEEN => self.push_id(*id, key),
                 _ => self.push_unseen(key)?,
             }
             self.page.levels.push(1);
@@ -176,32 +177,38 @@ impl DictionaryColumn {
         }
     }
 
-    /// Appends a value that this batch has not used yet, or any value once the dictionary is full.
+    /// Appends a value that this batch has not used yet.
     #[cold]
     fn push_unseen(&mut self, key: usize) -> Result<()> {
         let text = self.keys.values.value(key);
-        if !self.is_plain && !self.ids.contains_key(text) && self.dictionary.len() + text.len() > PAGE_BYTES {
-            self.end_page()?;
-            self.is_plain = true;
-        }
-        let text = self.keys.values.value(key);
-        if self.is_plain {
-            push_plain(text, &mut self.page.plain);
-            self.page.bounds.include(text.as_bytes());
-            self.chunk.bounds.include(text.as_bytes());
-            return Ok(());
-        }
-        let id = self.ids.get(text).copied().unwrap_or_else(|| {
-            let id = self.ids.len() as u32;
-            self.ids.insert(text.into(), id);
-            push_plain(text, &mut self.dictionary);
-            self.chunk.bounds.include(text.as_bytes());
-            self.page.seen_in.push(0);
-            id
-        });
+        let id = match self.ids.get(text) {
+            Some(id) => *id,
+            None if self.dictionary.len() + text.len() > PAGE_BYTES => {
+                self.end_page()?;
+                self.is_plain = true;
+                self.push_value(key);
+                return Ok(());
+            }
+            None => {
+                let id = self.ids.len() as u32;
+                self.ids.insert(text.into(), id);
+                push_plain(text, &mut self.dictionary);
+                self.chunk.bounds.include(text.as_bytes());
+                self.page.seen_in.push(0);
+                id
+            }
+        };
         self.keys.ids[key] = id;
         self.push_id(id, key);
         Ok(())
+    }
+
+    /// Appends a value as it is: the dictionary is full.
+    fn push_value(&mut self, key: usize) {
+        let text = self.keys.values.value(key);
+        push_plain(text, &mut self.page.plain);
+        self.page.bounds.include(text.as_bytes());
+        self.chunk.bounds.include(text.as_bytes());
     }
 
     fn end_page(&mut self) -> Result<()> {

@@ -1,6 +1,8 @@
 //! Parquet's hybrid of run lengths and bit packing, for definition levels and dictionary indices (parquet-format,
 //! `Encodings.md`, "Run Length Encoding / Bit-Packing Hybrid").
 
+use crate::leb128;
+
 /// Literals come in groups of so many; a run must fill a group to be worth its header.
 const GROUP: usize = 8;
 
@@ -28,7 +30,7 @@ pub(super) fn encode(values: &[u32], width: u8, out: &mut Vec<u8>) {
 }
 
 fn push_run(value: u32, length: usize, width: u8, out: &mut Vec<u8>) {
-    push_varint(length << 1, out);
+    leb128::push(out, (length as u64) << 1);
     out.extend_from_slice(&value.to_le_bytes()[..usize::from(width).div_ceil(8)]);
 }
 
@@ -37,7 +39,7 @@ fn push_literals(values: &[u32], width: u8, out: &mut Vec<u8>) {
         return;
     }
     let groups = values.len().div_ceil(GROUP);
-    push_varint(groups << 1 | 1, out);
+    leb128::push(out, (groups as u64) << 1 | 1);
     let end = out.len() + groups * usize::from(width);
     let (mut bits, mut count) = (0_u64, 0);
     for value in values {
@@ -51,14 +53,6 @@ fn push_literals(values: &[u32], width: u8, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&bits.to_le_bytes()[..(count as usize).div_ceil(8)]);
     out.resize(end, 0);
-}
-
-fn push_varint(mut number: usize, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 #[cfg(test)]

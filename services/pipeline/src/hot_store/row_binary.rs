@@ -2,6 +2,8 @@
 
 use kappa_core::rows::{AnomalyRow, SeriesKey, WindowRow};
 
+use crate::leb128;
+
 /// Columns of `windows_1m` behind the key columns, in the order of [`push_window`].
 pub(super) const WINDOW_COLUMNS: [&str; 18] = [
     "window_start",
@@ -96,12 +98,7 @@ fn push_key(out: &mut Vec<u8>, key: &SeriesKey) {
 
 /// LEB128 length, then the bytes.
 fn push_text(out: &mut Vec<u8>, text: &str) {
-    let mut length = text.len();
-    while length >= 0x80 {
-        out.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
+    leb128::push(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 

@@ -102,9 +102,9 @@ pub struct IngestLimits {
 impl IngestLimits {
     /// For a process with a gigabyte or more.
     pub const DEFAULT: Self = Self {
-        undelivered_bytes: 64 << 20,
+        undelivered_bytes: 16 << 20,
         partition_undelivered_bytes: 8 << 20,
-        prefetch_bytes: 64 << 20,
+        prefetch_bytes: 16 << 20,
         records_per_batch: 2_000,
         linger: Duration::from_millis(5),
     };

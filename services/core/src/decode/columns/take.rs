@@ -139,7 +139,7 @@ fn child_field(data_type: &DataType) -> FieldRef {
 }
 
 /// All values, with room for about as many left behind.
-pub(super) fn hand_out<T>(values: &mut Vec<T>) -> Vec<T> {
+pub(crate) fn hand_out<T>(values: &mut Vec<T>) -> Vec<T> {
     let room = Vec::with_capacity(room_for(values.len()));
     std::mem::replace(values, room)
 }

@@ -3,6 +3,8 @@
 //! Written by hand and on its own: the pipeline's decoder is checked against an encoder that shares no code with it.
 //! A test holds this encoder against `apache-avro`, byte by byte.
 
+use crate::leb128;
+
 /// What a sensor measures; the discriminants are the enum indices of `schemas/sensor-reading.avsc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metric {
@@ -126,12 +128,7 @@ impl Reading<'_> {
 
 /// Avro's variable-length zig-zag integer.
 pub fn long(out: &mut Vec<u8>, number: i64) {
-    let mut rest = ((number << 1) ^ (number >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+    leb128::push(out, ((number << 1) ^ (number >> 63)) as u64);
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
