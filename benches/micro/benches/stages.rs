@@ -250,7 +250,7 @@ fn archive(criterion: &mut Criterion) {
         reader_schema: String::new(),
     };
     let encode = || {
-        let mut encoder = SegmentEncoder::new(&format, EncoderLane::Inline, &budget).unwrap();
+        let mut encoder = SegmentEncoder::new(&format, EncoderLane::Inline, &budget);
         futures::executor::block_on(async {
             for batch in &batches {
                 encoder.write(batch.clone()).await;

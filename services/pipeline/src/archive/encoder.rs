@@ -62,6 +62,13 @@ impl EncoderLane {
         Ok(Self::Thread(sender))
     }
 
+    /// Runs a job behind those that wait, and gives what it returns; `None` if it panicked.
+    pub async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        self.run(move || _ = done.send(job())).await;
+        result.await.ok()
+    }
+
     async fn run(&self, job: impl FnOnce() + Send + 'static) {
         match self {
             Self::Inline => job(),
@@ -102,15 +109,15 @@ impl fmt::Debug for FileState {
 
 impl SegmentEncoder {
     /// An empty segment.
-    pub fn new(format: &SegmentFormat, lane: EncoderLane, budget: &Arc<MemoryBudget>) -> Result<Self, EncodeError> {
-        let file = SegmentFile::new(format.clone())?;
-        Ok(Self {
+    pub fn new(format: &SegmentFormat, lane: EncoderLane, budget: &Arc<MemoryBudget>) -> Self {
+        let file = SegmentFile::new(format.clone());
+        Self {
             lane,
             file: Arc::new(Mutex::new(FileState::Writing(Box::new(file)))),
             held: Arc::new(AtomicUsize::new(0)),
             waiting: Arc::new(AtomicUsize::new(0)),
             reservation: budget.reserve(0),
-        })
+        }
     }
 
     /// Appends rows; waits while the lane is behind.
@@ -142,19 +149,17 @@ impl SegmentEncoder {
 
     /// Writes the footer and gives the file, with the share of memory that it holds.
     pub async fn finish(self, footer: &SegmentFooter) -> Result<(Bytes, Reservation), EncodeError> {
-        let (done, result) = oneshot::channel();
         let (file, key_values) = (self.file, footer.key_values());
         let job = move || {
             let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let finished = match std::mem::replace(&mut *state, FileState::Finished) {
+            match std::mem::replace(&mut *state, FileState::Finished) {
                 FileState::Writing(file) => file.finish(key_values).map_err(EncodeError::from),
                 FileState::Failed(error) => Err(error),
                 FileState::Finished => Err(EncodeError("the segment was finished twice".to_owned())),
-            };
-            _ = done.send(finished);
+            }
         };
-        self.lane.run(job).await;
-        let file = result.await.map_err(|_| EncodeError("the encoder thread is gone".to_owned()))??;
+        let finished = self.lane.compute(job).await;
+        let file = finished.ok_or_else(|| EncodeError("the encoder thread is gone".to_owned()))??;
         let mut reservation = self.reservation;
         reservation.resize(file.len());
         Ok((Bytes::from(file), reservation))

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
@@ -17,6 +19,9 @@ use super::dictionary_column::DictionaryColumn;
 
 /// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
 const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// Rows of a column that are looked at to see whether its values repeat.
+const SAMPLE_ROWS: usize = 4_096;
 
 /// Columns whose pages carry statistics, besides the event's key and time fields.
 const PAGE_STATISTICS: [&str; 2] = ["_offset", "_timestamp"];
@@ -52,6 +57,31 @@ impl SegmentFormat {
         }
         Self { schema, properties: properties.build(), compression }
     }
+
+    /// For a file that begins with these rows. Measured numbers either repeat (a few decimals of a slow signal), where
+    /// nothing beats a dictionary; or hardly ever do, and then filling one costs more time than all else together.
+    fn properties_for(&self, rows: &RecordBatch) -> WriterProperties {
+        let mut properties = self.properties.clone().into_builder();
+        for (field, array) in self.schema.fields().iter().zip(rows.columns()) {
+            if *field.data_type() == DataType::Float64 && is_mostly_unique(array) {
+                let path = ColumnPath::from(field.name().as_str());
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT);
+            }
+        }
+        properties.build()
+    }
+}
+
+/// Whether more than a quarter of the first values differ from all others.
+fn is_mostly_unique(array: &dyn Array) -> bool {
+    let values = array.as_primitive::<Float64Type>();
+    let mut sample: Vec<u64> = values.iter().flatten().take(SAMPLE_ROWS).map(f64::to_bits).collect();
+    let rows = sample.len();
+    sample.sort_unstable();
+    sample.dedup();
+    sample.len() * 4 > rows
 }
 
 fn is_counter(data_type: &DataType) -> bool {
@@ -66,9 +96,14 @@ fn is_dictionary_of_strings(field: &Field) -> bool {
 /// One file under construction.
 pub(super) struct SegmentFile {
     format: SegmentFormat,
+    /// `None` until the first rows show how to encode them best.
+    output: Option<Output>,
+    open: Option<OpenRowGroup>,
+}
+
+struct Output {
     file: SerializedFileWriter<Vec<u8>>,
     arrow_columns: ArrowRowGroupWriterFactory,
-    open: Option<OpenRowGroup>,
 }
 
 struct OpenRowGroup {
@@ -82,60 +117,31 @@ enum ColumnWriter {
     Dictionary(Box<DictionaryColumn>),
 }
 
-impl SegmentFile {
-    pub(super) fn new(format: SegmentFormat) -> Result<Self> {
+impl Output {
+    fn new(format: &SegmentFormat, properties: WriterProperties) -> Result<Self> {
         // Takes the Arrow schema into the footer, and gives the file away.
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&format.schema), Some(format.properties.clone()))?;
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&format.schema), Some(properties))?;
         let (file, arrow_columns) = writer.into_serialized_writer()?;
-        Ok(Self { format, file, arrow_columns, open: None })
+        Ok(Self { file, arrow_columns })
     }
 
-    /// Appends rows.
-    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
-        if self.open.as_ref().is_some_and(|open| open.rows + rows.num_rows() > ROW_GROUP_ROWS) {
-            self.end_row_group()?;
-        }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => OpenRowGroup { columns: self.new_columns()?, rows: 0 },
-        };
-        let mut columns = open.columns.iter_mut();
-        let missing = || ParquetError::General("the rows have more columns than the file".to_owned());
-        for (field, array) in self.format.schema.fields().iter().zip(rows.columns()) {
-            if is_dictionary_of_strings(field) {
-                columns.next().ok_or_else(missing)?.write_dictionary(array)?;
-                continue;
-            }
-            for leaf in compute_leaves(field, array)? {
-                match columns.next() {
-                    Some(ColumnWriter::Arrow(writer)) => writer.write(&leaf)?,
-                    _ => return Err(missing()),
-                }
-            }
-        }
-        open.rows += rows.num_rows();
-        self.open = Some(open);
-        Ok(())
-    }
-
-    fn new_columns(&self) -> Result<Vec<ColumnWriter>> {
+    fn new_columns(&self, format: &SegmentFormat) -> Result<Vec<ColumnWriter>> {
         let writers = self.arrow_columns.create_column_writers(self.file.flushed_row_groups().len())?;
         let leaves = self.file.schema_descr().columns();
         let column = |(writer, leaf): (ArrowColumnWriter, &parquet::schema::types::ColumnDescPtr)| {
             let path = leaf.path();
-            let field = self.format.schema.field_with_name(&path.parts()[0])?;
+            let field = format.schema.field_with_name(&path.parts()[0])?;
             if !is_dictionary_of_strings(field) {
                 return Ok(ColumnWriter::Arrow(Box::new(writer)));
             }
-            let has_page_statistics = self.format.properties.statistics_enabled(path) == EnabledStatistics::Page;
-            let column = DictionaryColumn::new(Arc::clone(leaf), self.format.compression, has_page_statistics)?;
+            let has_page_statistics = format.properties.statistics_enabled(path) == EnabledStatistics::Page;
+            let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics)?;
             Ok(ColumnWriter::Dictionary(Box::new(column)))
         };
         writers.into_iter().zip(leaves).map(column).collect()
     }
 
-    fn end_row_group(&mut self) -> Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+    fn append_row_group(&mut self, open: OpenRowGroup) -> Result<()> {
         let mut row_group = self.file.next_row_group()?;
         for column in open.columns {
             match column {
@@ -148,20 +154,78 @@ impl SegmentFile {
         }
         row_group.close().map(drop)
     }
+}
+
+impl SegmentFile {
+    pub(super) fn new(format: SegmentFormat) -> Self {
+        Self { format, output: None, open: None }
+    }
+
+    /// Appends rows.
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        if self.open.as_ref().is_some_and(|open| open.rows + rows.num_rows() > ROW_GROUP_ROWS) {
+            self.end_row_group()?;
+        }
+        let output = match &mut self.output {
+            Some(output) => output,
+            none => none.insert(Output::new(&self.format, self.format.properties_for(rows))?),
+        };
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => OpenRowGroup { columns: output.new_columns(&self.format)?, rows: 0 },
+        };
+        open.write(&self.format.schema, rows)?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn end_row_group(&mut self) -> Result<()> {
+        match (&mut self.output, self.open.take()) {
+            (Some(output), Some(open)) => output.append_row_group(open),
+            _ => Ok(()),
+        }
+    }
 
     /// Bytes that the file holds in memory, encoded or half-encoded.
     pub(super) fn memory(&self) -> usize {
+        let written = self.output.as_ref().map_or(0, |output| output.file.bytes_written());
         let open = self.open.iter().flat_map(|open| &open.columns);
-        self.file.bytes_written() + open.map(ColumnWriter::memory).sum::<usize>()
+        written + open.map(ColumnWriter::memory).sum::<usize>()
     }
 
     /// Writes the footer and gives the file.
     pub(super) fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {
         self.end_row_group()?;
+        let output = match self.output {
+            Some(output) => output,
+            None => Output::new(&self.format, self.format.properties.clone())?,
+        };
+        let mut file = output.file;
         for pair in key_values {
-            self.file.append_key_value_metadata(pair);
+            file.append_key_value_metadata(pair);
         }
-        self.file.into_inner()
+        file.into_inner()
+    }
+}
+
+impl OpenRowGroup {
+    fn write(&mut self, schema: &SchemaRef, rows: &RecordBatch) -> Result<()> {
+        let mut columns = self.columns.iter_mut();
+        let missing = || ParquetError::General("the rows have more columns than the file".to_owned());
+        for (field, array) in schema.fields().iter().zip(rows.columns()) {
+            if is_dictionary_of_strings(field) {
+                columns.next().ok_or_else(missing)?.write_dictionary(array)?;
+                continue;
+            }
+            for leaf in compute_leaves(field, array)? {
+                match columns.next() {
+                    Some(ColumnWriter::Arrow(writer)) => writer.write(&leaf)?,
+                    _ => return Err(missing()),
+                }
+            }
+        }
+        self.rows += rows.num_rows();
+        Ok(())
     }
 }
 

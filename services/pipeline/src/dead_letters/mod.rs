@@ -9,10 +9,11 @@ use bytes::Bytes;
 use kappa_core::archive::{HeadersBuilder, headers_type};
 use kappa_core::partition::RejectedRecords;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 /// Columns of a dead-letter object.
 pub fn dead_letter_schema() -> SchemaRef {
@@ -46,13 +47,29 @@ pub fn encode(
     let positions = [("topic", topic.to_owned()), ("partition", partition.to_string())];
     let range = [("start_offset", segment.start.to_string()), ("end_offset", segment.end.to_string())];
     let pairs = positions.into_iter().chain(range).map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value));
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(pairs.collect()));
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build()))?;
+    let properties = writer_properties(pairs.collect())?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
     writer.write(&to_batch(&schema, topic, partition, rejects)?)?;
     Ok(Bytes::from(writer.into_inner()?))
+}
+
+/// Columns whose values repeat; looking for the value of the others in a dictionary would be in vain.
+const REPEATING: [&str; 5] = ["topic", "partition", "schema_id", "reason", "attempt"];
+
+fn writer_properties(key_values: Vec<KeyValue>) -> Result<WriterProperties, ParquetError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_key_value_metadata(Some(key_values));
+    for name in REPEATING {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), true);
+    }
+    for name in ["offset", "timestamp"] {
+        properties = properties.set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    Ok(properties.build())
 }
 
 fn to_batch(

@@ -76,7 +76,7 @@ pub(super) struct Archiver<R, H, C, G> {
 impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
     pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
-        let SegmentToSeal { cut, encoder, emitted_before, reservation } = segment;
+        let SegmentToSeal { mut cut, encoder, emitted_before, reservation } = segment;
         let started = Instant::now();
         if let Some(encoder) = encoder
             && !self.create_archive_object(&cut, encoder).await.map_err(SealReport::Stopped)?
@@ -84,7 +84,7 @@ impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
             return Err(SealReport::LostTheRace);
         }
         let started = took("archive", started);
-        self.create_dead_letters(&cut).await.map_err(SealReport::Stopped)?;
+        self.create_dead_letters(&mut cut).await.map_err(SealReport::Stopped)?;
         took("dead_letters", started);
         Ok(ArchivedSegment { cut, emitted_before, reservation })
     }
@@ -125,14 +125,18 @@ impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     }
 
     /// Step 2. The object follows from the footer and the log, so whoever was first wrote the same records.
-    async fn create_dead_letters(&self, cut: &SegmentCut) -> Result<(), StoppedLoudly> {
-        if cut.rejects.is_empty() {
+    async fn create_dead_letters(&self, cut: &mut SegmentCut) -> Result<(), StoppedLoudly> {
+        let rejects = std::mem::take(&mut cut.rejects);
+        if rejects.is_empty() {
             return Ok(());
         }
         let context = &self.context;
         let topic = &context.settings.topic;
-        let encoded = dead_letters::encode(topic, context.partition, cut.start..cut.end, &cut.rejects);
-        let file = encoded.map_err(|error| StoppedLoudly::Internal(format!("cannot encode dead letters: {error}")))?;
+        let (owned_topic, partition, range) = (topic.clone(), context.partition, cut.start..cut.end);
+        let encoding = context.lane.compute(move || dead_letters::encode(&owned_topic, partition, range, &rejects));
+        let cannot = |why: String| StoppedLoudly::Internal(format!("cannot encode dead letters: {why}"));
+        let encoded = encoding.await.ok_or_else(|| cannot("the encoder thread is gone".to_owned()))?;
+        let file = encoded.map_err(|error| cannot(error.to_string()))?;
         let root = &context.stores.dead_letters;
         let key = segment_key(&root.prefix, topic, context.partition, cut.start, cut.first_timestamp_ms);
         storage::create(root, &key, file, &context.observer).await;

@@ -102,6 +102,8 @@ struct Worker<'a, R, H, C, L: PartitionLog> {
     emission: Emission,
     /// Records taken from the log and not yet processed from the index on: the schema of that record is awaited.
     in_hand: Option<(Delivery, usize)>,
+    /// Wall-clock time of the next tick. A fixed time: one that passes while records are processed is late, not lost.
+    next_tick_ms: i64,
     lookup: SchemaLookup,
     /// Rows may not leave before the segment with this end is durable.
     hold_rows_until: Option<i64>,
@@ -125,6 +127,7 @@ where
             next_may_exist: true,
             adopting: None,
             in_hand: None,
+            next_tick_ms: tick_after(context),
             lookup: SchemaLookup::default(),
             hold_rows_until: None,
             sighting: Sighting::default(),
@@ -169,10 +172,10 @@ where
         }
     }
 
-    /// Ticks of all partitions fall together, so that their rows share an insert.
     fn until_next_tick(&self) -> Duration {
-        let interval = self.context.pacing.emit_interval.as_millis().max(1) as i64;
-        Duration::from_millis((interval - self.context.clock.now_ms().rem_euclid(interval)) as u64)
+        let wait_ms = self.next_tick_ms - self.context.clock.now_ms();
+        // A clock that was set back must not silence the ticks until it has caught up.
+        Duration::from_millis(wait_ms.max(0) as u64).min(self.context.pacing.emit_interval)
     }
 
     async fn process_in_hand(&mut self) -> Result<(), Interrupt> {
@@ -225,6 +228,7 @@ where
     }
 
     async fn on_tick(&mut self) -> Result<(), Interrupt> {
+        self.next_tick_ms = tick_after(self.context);
         self.sighting.now_ms = self.context.clock.now_ms();
         self.emit();
         self.note_memory();
@@ -287,22 +291,21 @@ where
 
     /// Hands the decoded rows to the encoder. Those of an adopted segment are in the archive already.
     async fn encode_rows(&mut self) -> Result<(), StoppedLoudly> {
-        let internal = |error: &dyn std::fmt::Display| StoppedLoudly::Internal(format!("cannot archive: {error}"));
-        let Some(rows) = self.state.take_rows().map_err(|error| internal(&error))? else { return Ok(()) };
+        let taken = self.state.take_rows();
+        let taken = taken.map_err(|error| StoppedLoudly::Internal(format!("cannot archive: {error}")))?;
+        let Some(rows) = taken else { return Ok(()) };
         if self.adopting.is_some() {
             return Ok(());
         }
-        self.make_encoder()?.write(rows).await;
+        self.encoder().write(rows).await;
         Ok(())
     }
 
-    fn make_encoder(&mut self) -> Result<&mut SegmentEncoder, StoppedLoudly> {
-        if self.encoder.is_none() {
-            let (format, lane) = (&self.context.format, self.context.lane.clone());
-            let made = SegmentEncoder::new(format, lane, &self.context.budget);
-            self.encoder = Some(made.map_err(|error| StoppedLoudly::Internal(error.to_string()))?);
-        }
-        self.encoder.as_mut().ok_or_else(|| StoppedLoudly::Internal("there is no encoder".to_owned()))
+    /// Of the open segment; made when it is first needed.
+    fn encoder(&mut self) -> &mut SegmentEncoder {
+        let context = self.context;
+        let make = || SegmentEncoder::new(&context.format, context.lane.clone(), &context.budget);
+        self.encoder.get_or_insert_with(make)
     }
 
     /// Cuts the open segment at the current position and queues it for sealing.
@@ -317,7 +320,7 @@ where
             None
         } else {
             // A segment of rejects alone has a file too, with no rows: the chain has no gaps.
-            self.make_encoder()?;
+            self.encoder();
             self.hold_rows_until = if cut.is_undecided { Some(cut.end) } else { self.hold_rows_until };
             self.encoder.take()
         };
@@ -366,4 +369,11 @@ where
         self.context.observer.progress(&self.state, &self.sighting);
         Interrupt::End(PartitionEnd::Sealed)
     }
+}
+
+/// Ticks of all partitions fall together, so that their rows share an insert.
+fn tick_after<R, H, C: WallClock>(context: &PartitionContext<R, H, C>) -> i64 {
+    let interval_ms = context.pacing.emit_interval.as_millis().max(1) as i64;
+    let now_ms = context.clock.now_ms();
+    now_ms + interval_ms - now_ms.rem_euclid(interval_ms)
 }

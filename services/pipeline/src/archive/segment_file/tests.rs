@@ -43,7 +43,7 @@ fn batch(common: &[String], sensors: &[String], sites: &[Option<String>], first_
 }
 
 fn written_by_us(format: &SegmentFormat, batches: &[RecordBatch]) -> Bytes {
-    let mut file = SegmentFile::new(format.clone()).unwrap();
+    let mut file = SegmentFile::new(format.clone());
     for batch in batches {
         file.write(batch).unwrap();
     }
@@ -187,4 +187,27 @@ fn a_row_group_ends_before_it_grows_too_large() {
     let (metadata, read_back) = read(&written_by_us(&format, &[rows.clone(), rows.clone(), rows]));
     let groups: Vec<_> = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
     assert_eq!((groups, read_back.len()), (vec![800_000, 400_000], 1_200_000));
+}
+
+#[test]
+fn numbers_that_repeat_get_a_dictionary_and_others_are_split_by_byte() {
+    let field = |name| Field::new(name, DataType::Float64, true);
+    let schema = Arc::new(Schema::new(vec![field("repeating"), field("unique"), field("absent")]));
+    let column = |value: &dyn Fn(i32) -> Option<f64>| -> ArrayRef {
+        Arc::new((0..9_000).map(value).collect::<arrow_array::Float64Array>())
+    };
+    let numbers = vec![
+        column(&|row| Some(f64::from(row % 700) / 10.0)),
+        column(&|row| (row % 5 != 0).then(|| f64::from(row).sqrt())),
+        column(&|_| None),
+    ];
+    let rows = RecordBatch::try_new(Arc::clone(&schema), numbers).unwrap();
+    let file = written_by_us(&SegmentFormat::new(schema, &[]), &[rows.clone(), rows.clone()]);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(9_000);
+    let group = reader.metadata().row_group(0);
+    let encodings = |column: usize| group.column(column).encodings().collect::<Vec<_>>();
+    assert!(encodings(0).contains(&Encoding::RLE_DICTIONARY), "{:?}", encodings(0));
+    assert!(encodings(1).contains(&Encoding::BYTE_STREAM_SPLIT), "{:?}", encodings(1));
+    let read_back: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    assert_eq!(read_back, vec![rows.clone(), rows]);
 }

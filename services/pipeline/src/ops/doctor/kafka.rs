@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{BlockingRetryable, ConstantBuilder};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,6 +13,9 @@ use crate::config::{Config, KafkaConfig};
 
 /// For each question to the brokers.
 const TIMEOUT: Duration = Duration::from_secs(8);
+/// How often a group is asked for again, and how long apart, while its coordinator is being elected or loads.
+const GROUP_LOOKS: usize = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// librdkafka's calls block, so they get a thread of their own.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
@@ -80,7 +84,9 @@ fn check_group(consumer: &BaseConsumer, kafka: &KafkaConfig, partitions: &[i32])
     for partition in partitions {
         asked.add_partition(&kafka.topic, *partition);
     }
-    match consumer.committed_offsets(asked, TIMEOUT) {
+    let ask = || consumer.committed_offsets(asked.clone(), TIMEOUT);
+    let looks = ConstantBuilder::default().with_delay(BETWEEN_LOOKS).with_max_times(GROUP_LOOKS);
+    match ask.retry(looks).when(is_coordinator_on_the_move).call() {
         Ok(offsets) => {
             let elements = offsets.elements();
             let committed = elements.iter().filter(|element| matches!(element.offset(), Offset::Offset(_))).count();
@@ -94,9 +100,29 @@ fn check_group(consumer: &BaseConsumer, kafka: &KafkaConfig, partitions: &[i32])
                 format!("{} has committed {committed} of {} partitions{start}", kafka.group, partitions.len()),
             )
         }
-        Err(KafkaError::OffsetFetch(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
             Check::fail(NAME, format!("{} is not ours to use", kafka.group), "allow this user to READ the group")
         }
         Err(error) => Check::fail(NAME, error.to_string(), "check that the group coordinator is reachable"),
+    }
+}
+
+/// Just after a broker's start, or a new group's first use, the answer of a moment later is another one.
+fn is_coordinator_on_the_move(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let code = error.rdkafka_error_code();
+    [NotCoordinator, CoordinatorNotAvailable, CoordinatorLoadInProgress].map(Some).contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_coordinator_on_the_move_is_asked_again() {
+        assert!(is_coordinator_on_the_move(&KafkaError::MetadataFetch(RDKafkaErrorCode::NotCoordinator)));
+        assert!(is_coordinator_on_the_move(&KafkaError::OffsetFetch(RDKafkaErrorCode::CoordinatorLoadInProgress)));
+        assert!(!is_coordinator_on_the_move(&KafkaError::MetadataFetch(RDKafkaErrorCode::GroupAuthorizationFailed)));
+        assert!(!is_coordinator_on_the_move(&KafkaError::Canceled));
     }
 }
