@@ -230,6 +230,9 @@ where
     async fn on_tick(&mut self) -> Result<(), Interrupt> {
         self.next_tick_ms = tick_after(self.context);
         self.sighting.now_ms = self.context.clock.now_ms();
+        // A clock that was set back must not keep the segment open until it has caught up.
+        let opened_at_ms = self.sighting.segment_opened_at_ms;
+        self.sighting.segment_opened_at_ms = opened_at_ms.map(|opened_at_ms| opened_at_ms.min(self.sighting.now_ms));
         self.emit();
         self.note_memory();
         self.cut_if_due().await?;

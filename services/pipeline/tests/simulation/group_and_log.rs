@@ -7,6 +7,7 @@ use kappa_pipeline::memory::MemoryBudget;
 use kappa_pipeline::partition::seams::{Delivery, GroupOffsets, LogBounds, LogLost, NotTheOwner, PartitionLog};
 use tokio::sync::Notify;
 
+use crate::mutation::Mutation;
 use crate::records::SimRecord;
 use crate::world::{World, lock};
 
@@ -200,7 +201,7 @@ impl GroupOffsets for SimGroup {
         world.delay().await;
         let first = {
             let mut group = lock(&self.brokers.group);
-            if group.owner != self.member {
+            if group.owner != self.member && !world.breaks_rule(Mutation::CommitByAZombie) {
                 world.count(|outcome| outcome.refused_commits += 1);
                 return Err(NotTheOwner(format!("member {} was fenced", self.member)));
             }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use kappa_core::rows::{AnomalyRow, WindowRow};
 use kappa_pipeline::partition::seams::{HotRows, HotStore};
 
+use crate::mutation::Mutation;
 use crate::world::{World, lock};
 
 /// Series, window start, segment.
@@ -30,6 +31,10 @@ impl SimHotStore {
         for row in &rows.windows {
             let series = row.series.parts().collect::<Vec<_>>().join("/");
             let key = (series, row.window_start_ms, row.segment);
+            if self.world.breaks_rule(Mutation::VersionFromTheClock) {
+                tables.windows.insert(key, row.clone());
+                continue;
+            }
             match tables.windows.get(&key) {
                 Some(old) if old.version == row.version && old != row => self.world.breaks(format!(
                     "two different rows of one version, so that the store cannot tell which is right:\n{old:?}\n{row:?}"
@@ -37,6 +42,9 @@ impl SimHotStore {
                 Some(old) if old.version > row.version => {}
                 _ => _ = tables.windows.insert(key, row.clone()),
             }
+        }
+        if self.world.breaks_rule(Mutation::LostAnomalies) {
+            return;
         }
         for row in &rows.anomalies {
             if let Some(old) = tables.anomalies.insert(row.offset, row.clone())
@@ -48,8 +56,19 @@ impl SimHotStore {
     }
 }
 
+impl SimHotStore {
+    /// Writes the rows after some seconds, whatever becomes of the process that sent them.
+    fn apply_later(&self, rows: &Arc<HotRows>) {
+        let (store, rows) = (self.clone(), Arc::clone(rows));
+        self.world.later(async move { store.apply(&rows) });
+    }
+}
+
 impl HotStore for SimHotStore {
     async fn write(&self, rows: Arc<HotRows>) {
+        if self.world.breaks_rule(Mutation::CommitBeforeRows) {
+            return self.apply_later(&rows);
+        }
         loop {
             self.world.delay().await;
             if self.world.happens(self.world.faults().store_errors) {
@@ -57,6 +76,10 @@ impl HotStore for SimHotStore {
                 continue;
             }
             self.apply(&rows);
+            if self.world.happens(self.world.faults().duplicates) {
+                self.world.count(|outcome| outcome.duplicates += 1);
+                self.apply_later(&rows);
+            }
             if self.world.happens(self.world.faults().lost_acknowledgements) {
                 self.world.count(|outcome| outcome.store_faults += 1);
                 continue;

@@ -130,6 +130,7 @@ pub(crate) async fn check_all(
     check_rows(&segments, &records, &decided)?;
     check_dead_letters(store, &decided, &records).await?;
     check_windows(&hot_store.tables, &records, &decided)?;
+    check_anomalies(&hot_store.tables, &records)?;
     check_snapshots(store, brokers.committed()).await?;
     world.count(|outcome| {
         outcome.records = records.len() as u64;
@@ -331,6 +332,29 @@ fn check_windows(
     }
     if found.len() != expected.len() {
         return Err(format!("B: {} windows, {} expected", found.len(), expected.len()));
+    }
+    Ok(())
+}
+
+/// B: each flagged event is a row with its own value, and windows have counted as many.
+fn check_anomalies(tables: &Mutex<HotTables>, records: &[SimRecord]) -> Result<(), String> {
+    let tables = lock(tables);
+    let mut rows: BTreeMap<(String, i64), u64> = BTreeMap::new();
+    for (offset, row) in &tables.anomalies {
+        let found = records.iter().find(|record| record.offset == *offset).map(|record| &record.content);
+        let series = row.series.parts().collect::<Vec<_>>().join("/");
+        let expected = Content::Reading { series: series.clone(), time_ms: row.event_time_ms, value: row.value };
+        if found != Some(&expected) {
+            return Err(format!("B: the anomaly at {offset} is {row:?}, the record {found:?}"));
+        }
+        *rows.entry((series, row.event_time_ms.div_euclid(WINDOW_MS) * WINDOW_MS)).or_default() += 1;
+    }
+    let mut counted: BTreeMap<(String, i64), u64> = BTreeMap::new();
+    for ((series, start, _), row) in tables.windows.iter().filter(|(_, row)| row.anomalies > 0) {
+        *counted.entry((series.clone(), *start)).or_default() += row.anomalies;
+    }
+    if rows != counted {
+        return Err(format!("B: windows have counted the anomalies {counted:?}, the rows are {rows:?}"));
     }
     Ok(())
 }

@@ -3,13 +3,16 @@
 //!
 //! Time is tokio's paused clock, so that a run takes milliseconds; everything random comes from one seed, so that a run
 //! repeats exactly. `KAPPA_SIM_SEED=17 cargo test --release --test simulation` replays one seed, and
-//! `KAPPA_SIM_SEEDS=10000` runs more of them.
+//! `KAPPA_SIM_SEEDS=1000000` (`make soak`) runs more of them.
+//!
+//! That the simulation can find what it looks for is shown by breaking the protocol on purpose, see [`mutation`].
 
 #![allow(clippy::panic, reason = "tests")]
 
 mod group_and_log;
 mod hot_store;
 mod invariants;
+mod mutation;
 mod object_store;
 mod records;
 mod registry;
@@ -18,7 +21,8 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use scenario::{run_recreated_topic, run_seed};
+use mutation::Mutation;
+use scenario::{run_mutated, run_recreated_topic, run_seed};
 
 const DEFAULT_SEEDS: u64 = 400;
 
@@ -85,5 +89,20 @@ fn a_seed_repeats_exactly() {
     for seed in [3, 77] {
         let (first, second) = (run_seed(seed), run_seed(seed));
         assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// Within so many seeds a broken rule must show.
+const SEEDS_FOR_A_MUTATION: u64 = 400;
+
+#[test]
+fn every_broken_rule_is_noticed() {
+    for mutation in Mutation::ALL {
+        let noticed = (0..SEEDS_FOR_A_MUTATION).find_map(|seed| Some((seed, run_mutated(seed, mutation).err()?)));
+        let Some((seed, broken)) = noticed else {
+            panic!("{mutation:?} went unnoticed by {SEEDS_FOR_A_MUTATION} seeds");
+        };
+        println!("{mutation:?}: seed {seed}: {}", broken.lines().next().unwrap_or_default());
+        assert_eq!(run_mutated(seed, mutation).err(), Some(broken), "{mutation:?} at seed {seed} does not repeat");
     }
 }

@@ -24,10 +24,11 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::group_and_log::{Brokers, Start};
 use crate::hot_store::{HotTables, SimHotStore};
 use crate::invariants::{self, Durable};
+use crate::mutation::Mutation;
 use crate::object_store::SimStore;
 use crate::records;
 use crate::registry::SimRegistry;
-use crate::world::{Faults, World};
+use crate::world::{Faults, LATEST, World};
 
 pub(crate) const TOPIC: &str = "readings";
 pub(crate) const WINDOW_MS: i64 = 5_000;
@@ -45,10 +46,12 @@ pub(crate) struct Outcome {
     pub(crate) crashes: u64,
     pub(crate) graceful_stops: u64,
     pub(crate) zombies: u64,
+    pub(crate) pauses: u64,
     /// Segments that somebody else had sealed, gone through again.
     pub(crate) adopted_segments: u64,
     pub(crate) refused_commits: u64,
     pub(crate) store_faults: u64,
+    pub(crate) duplicates: u64,
     pub(crate) late_rows: u64,
     pub(crate) anomalies: u64,
 }
@@ -62,9 +65,11 @@ impl Outcome {
             (&mut self.crashes, other.crashes),
             (&mut self.graceful_stops, other.graceful_stops),
             (&mut self.zombies, other.zombies),
+            (&mut self.pauses, other.pauses),
             (&mut self.adopted_segments, other.adopted_segments),
             (&mut self.refused_commits, other.refused_commits),
             (&mut self.store_faults, other.store_faults),
+            (&mut self.duplicates, other.duplicates),
             (&mut self.late_rows, other.late_rows),
             (&mut self.anomalies, other.anomalies),
         ] {
@@ -79,25 +84,32 @@ struct SimClock(Arc<World>);
 
 impl WallClock for SimClock {
     fn now_ms(&self) -> i64 {
-        self.0.now_ms()
+        self.0.now_ms() + self.0.faults().clock_skew_ms
     }
 }
 
 /// One owner of the partition, alive or believed dead.
 struct Process {
     running: JoinHandle<PartitionEnd>,
+    /// Whether it stands still, as after SIGSTOP. Time goes on.
+    paused: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     board: Arc<StatusBoard>,
 }
 
 /// Runs one seed to its end.
 pub(crate) fn run_seed(seed: u64) -> Result<Outcome, String> {
-    simulate(async { Scenario::new(seed, None).run().await })
+    simulate(async { Scenario::new(seed, None, None).run().await })
+}
+
+/// Runs one seed with a rule of the protocol broken.
+pub(crate) fn run_mutated(seed: u64, mutation: Mutation) -> Result<Outcome, String> {
+    simulate(async { Scenario::new(seed, None, Some(mutation)).run().await })
 }
 
 /// Runs one seed of the topic that is deleted and created again; how many records of the old one were archived.
 pub(crate) fn run_recreated_topic(seed: u64) -> Result<u64, String> {
-    simulate(async { Scenario::new(seed, Some(Start::Earliest)).run_recreated().await })
+    simulate(async { Scenario::new(seed, Some(Start::Earliest), None).run_recreated().await })
 }
 
 fn simulate<T>(run: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -116,8 +128,8 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn new(seed: u64, start: Option<Start>) -> Self {
-        let world = World::new(seed);
+    fn new(seed: u64, start: Option<Start>, mutation: Option<Mutation>) -> Self {
+        let world = World::new(seed, mutation);
         let store = SimStore::new(&world);
         let tables: Arc<Mutex<HotTables>> = Arc::default();
         let hot_store = SimHotStore { world: Arc::clone(&world), tables: Arc::clone(&tables) };
@@ -156,6 +168,7 @@ impl Scenario {
             zombie.running.abort();
         }
         finished?;
+        tokio::time::sleep(LATEST).await;
         invariants::check_all(&self.store.inner, &self.hot_store, &self.brokers, &self.world).await?;
         Ok(self.world.outcome())
     }
@@ -197,19 +210,32 @@ impl Scenario {
             store_errors: if stormy { 5 + self.world.below(30) as u32 } else { 0 },
             lost_acknowledgements: if stormy { 5 + self.world.below(20) as u32 } else { 0 },
             false_conflicts: if stormy { self.world.below(10) as u32 } else { 0 },
+            duplicates: if stormy { self.world.below(10) as u32 } else { 0 },
             longest_delay_ms: [5, 100, 1_500][self.world.below(3) as usize],
+            clock_skew_ms: [0, 0, 0, 7_000, -7_000, 3_600_000, -3_600_000][self.world.below(7) as usize],
         };
         self.world.set_faults(faults);
     }
 
     async fn change_the_owner(&mut self, owner: Process, zombies: &mut Vec<Process>) -> Result<Process, String> {
-        match self.world.below(4) {
+        match self.world.below(6) {
             0 => {
                 // The group gives the partition to another member before this one notices: two owners at once.
                 self.world.count(|outcome| outcome.zombies += 1);
                 zombies.push(owner);
             }
             1 => {
+                // It stands still, is believed dead, and goes on later from where it was.
+                self.world.count(|outcome| outcome.zombies += 1);
+                self.pause(&owner);
+                zombies.push(owner);
+            }
+            2 => {
+                // It stands still, and nobody notices.
+                self.pause(&owner);
+                return Ok(owner);
+            }
+            3 => {
                 owner.stop.send_replace(true);
                 let within = Duration::from_millis(self.world.below(20_000));
                 self.world.count(|outcome| outcome.graceful_stops += 1);
@@ -233,6 +259,17 @@ impl Scenario {
             }
         }
         Ok(self.start())
+    }
+
+    /// Lets a process stand still for some time.
+    fn pause(&self, process: &Process) {
+        self.world.count(|outcome| outcome.pauses += 1);
+        process.paused.send_replace(true);
+        let (paused, pause) = (process.paused.clone(), Duration::from_millis(self.world.below(40_000)));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            paused.send_replace(false);
+        });
     }
 
     fn count_adoptions(&self, process: &Process) {
@@ -262,8 +299,12 @@ impl Scenario {
             observer: Observer::new(&board, 0),
         };
         let (stop, stopped) = watch::channel(false);
-        let running = tokio::task::spawn_local(run_partition(Arc::new(context), log, stopped));
-        Process { running, stop, board }
+        // With all the tasks that it starts, so that they stand still and end together.
+        let tasks = LocalSet::new();
+        let running = tasks.spawn_local(run_partition(Arc::new(context), log, stopped));
+        let (paused, is_paused) = watch::channel(false);
+        tokio::task::spawn_local(host(tasks, is_paused));
+        Process { running, paused, stop, board }
     }
 
     /// The last owner must come to the end of the log by itself, and seal it.
@@ -288,6 +329,20 @@ impl Scenario {
                 Ok(())
             }
             other => Err(format!("the last owner did not stop as asked: {other:?}")),
+        }
+    }
+}
+
+/// Runs the tasks of a process whenever it does not stand still.
+async fn host(mut tasks: LocalSet, mut paused: watch::Receiver<bool>) {
+    loop {
+        let stands_still = tokio::select! {
+            biased;
+            paused = paused.wait_for(|paused| *paused) => paused.is_ok(),
+            () = &mut tasks => false,
+        };
+        if !stands_still || paused.wait_for(|paused| !*paused).await.is_err() {
+            return;
         }
     }
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::mutation::Mutation;
 use crate::scenario::Outcome;
 
 /// 2026-09-21, 13:59:00 UTC: the hour ends soon, so segments are cut at it.
 pub(crate) const START_MS: i64 = 1_790_000_000_000 - 13 * 60_000;
+
+/// Until then everything has happened that was to happen later.
+pub(crate) const LATEST: Duration = Duration::from_secs(5);
 
 /// Shared by all simulated processes and parts.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(crate) struct World {
     /// The first invariant that was seen broken while running.
     broken: Mutex<Option<String>>,
     faults: Mutex<Faults>,
+    /// The rule that is broken on purpose.
+    mutation: Option<Mutation>,
 }
 
 /// How often, in per cent, a call goes wrong.
@@ -28,23 +34,39 @@ pub(crate) struct Faults {
     pub(crate) store_errors: u32,
     pub(crate) lost_acknowledgements: u32,
     pub(crate) false_conflicts: u32,
+    /// Rows that arrive a second time, some seconds later: a request that somebody on the way has sent again.
+    pub(crate) duplicates: u32,
     pub(crate) longest_delay_ms: u64,
+    /// How far the owners' clocks are off.
+    pub(crate) clock_skew_ms: i64,
 }
 
 impl Faults {
-    pub(crate) const NONE: Self =
-        Self { store_errors: 0, lost_acknowledgements: 0, false_conflicts: 0, longest_delay_ms: 20 };
+    pub(crate) const NONE: Self = Self {
+        store_errors: 0,
+        lost_acknowledgements: 0,
+        false_conflicts: 0,
+        duplicates: 0,
+        longest_delay_ms: 20,
+        clock_skew_ms: 0,
+    };
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, mutation: Option<Mutation>) -> Arc<Self> {
         Arc::new(Self {
             random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
             started: tokio::time::Instant::now(),
             outcome: Mutex::default(),
             broken: Mutex::default(),
             faults: Mutex::new(Faults::NONE),
+            mutation,
         })
+    }
+
+    /// Whether that rule is broken in this run.
+    pub(crate) fn breaks_rule(&self, rule: Mutation) -> bool {
+        self.mutation == Some(rule)
     }
 
     /// A number in `0..bound`.
@@ -66,6 +88,15 @@ impl World {
         let longest = self.faults().longest_delay_ms;
         let delay = self.below(longest);
         tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+
+    /// Does something some seconds from now, whatever becomes of the process that asked for it.
+    pub(crate) fn later(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let delay = Duration::from_millis(self.below(LATEST.as_millis() as u64));
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            work.await;
+        });
     }
 
     pub(crate) fn faults(&self) -> Faults {
