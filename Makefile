@@ -1,5 +1,6 @@
 # make demo [FOR=60s] [RATE=50000]   the whole pipeline on this machine, with a live fleet of sensors
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
+# make soak [SEEDS=1000000]          the protocol, simulated with that many seeds: crashes, zombies, pauses, lost answers
 # make lint                          formatting, clippy, licences and advisories
 # make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
 # make load [SCENARIO=steady] [RATE=] [FOR=]   open-loop load, judged by gates; writes target/load/report.html and .json
@@ -9,11 +10,12 @@ FOR      ?=
 RATE     ?=
 SCENARIO ?= steady
 CASES    ?= main
+SEEDS    ?= 1000000
 
 CARGO := cargo
 KAPPA := target/release/kappa
 
-.PHONY: help demo test lint bench load stack-up stack-down build
+.PHONY: help demo test soak lint bench load stack-up stack-down build
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -31,6 +33,10 @@ demo:
 
 test:
 	@tests/run
+
+soak:
+	@tests/require cargo cc perl make
+	KAPPA_SIM_SEEDS=$(SEEDS) $(CARGO) test --release --locked --workspace --test simulation -- --nocapture every_seed
 
 lint:
 	$(CARGO) fmt --all --check

@@ -15,7 +15,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, StringArray};
 use bytes::Bytes;
-use parquet::basic::{Compression, Encoding, EncodingMask, PageType, Type, ZstdLevel};
+use parquet::basic::{Compression, Encoding, EncodingMask, PageType, Type};
 use parquet::column::page::{CompressedPage, Page, PageWriter as _};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
@@ -39,8 +39,9 @@ const UNSEEN: u32 = u32::MAX;
 /// One column chunk under construction.
 pub(super) struct DictionaryColumn {
     descriptor: ColumnDescPtr,
-    compression: ZstdLevel,
-    compressor: zstd::bulk::Compressor<'static>,
+    compression: Compression,
+    /// `None` if pages are stored as they are.
+    compressor: Option<zstd::bulk::Compressor<'static>>,
     /// The dictionary of the chunk as its page will hold it: length and text of each value.
     dictionary: Vec<u8>,
     ids: HashMap<Box<str>, u32>,
@@ -109,13 +110,14 @@ impl Bounds {
 
 impl DictionaryColumn {
     /// An empty chunk of a column of strings that is neither nested nor repeated.
-    pub(super) fn new(
-        descriptor: ColumnDescPtr,
-        compression: ZstdLevel,
-        has_page_statistics: bool,
-    ) -> std::io::Result<Self> {
+    pub(super) fn new(descriptor: ColumnDescPtr, compression: Compression, has_page_statistics: bool) -> Result<Self> {
+        let compressor = match compression {
+            Compression::UNCOMPRESSED => None,
+            Compression::ZSTD(level) => Some(zstd::bulk::Compressor::new(level.compression_level())?),
+            other => return Err(ParquetError::NYI(format!("{other} for columns of strings"))),
+        };
         Ok(Self {
-            compressor: zstd::bulk::Compressor::new(compression.compression_level())?,
+            compressor,
             compression,
             descriptor,
             dictionary: Vec::new(),
@@ -237,7 +239,7 @@ impl DictionaryColumn {
         };
         let nulls = page.levels.iter().filter(|level| **level == 0).count();
         let page_to_write = Page::DataPage {
-            buf: self.compressor.compress(&body)?.into(),
+            buf: compress(&mut self.compressor, &body)?,
             num_values: rows as u32,
             encoding,
             def_level_encoding: Encoding::RLE,
@@ -269,7 +271,7 @@ impl DictionaryColumn {
         if self.chunk.dictionary_pages > 0 {
             dictionary_offset = Some(0);
             let page = Page::DictionaryPage {
-                buf: self.compressor.compress(&self.dictionary)?.into(),
+                buf: compress(&mut self.compressor, &self.dictionary)?,
                 num_values: self.ids.len() as u32,
                 encoding: Encoding::PLAIN,
                 is_sorted: false,
@@ -335,7 +337,7 @@ impl Chunk {
     fn describe(
         self,
         descriptor: &ColumnDescPtr,
-        compression: ZstdLevel,
+        compression: Compression,
         dictionary_offset: Option<i64>,
         data_offset: i64,
         length: usize,
@@ -352,7 +354,7 @@ impl Chunk {
         let (least, most) = self.bounds.short().map(|(least, most)| (bound(least), bound(most))).unzip();
         let statistics = ValueStatistics::new(least, most, None, Some(self.nulls), false);
         let metadata = ColumnChunkMetaData::builder(Arc::clone(descriptor))
-            .set_compression(Compression::ZSTD(compression))
+            .set_compression(compression)
             .set_encodings_mask(EncodingMask::new_from_encodings(used))
             .set_page_encoding_stats(encodings.clone())
             .set_total_compressed_size(length as i64)
@@ -375,6 +377,13 @@ impl Chunk {
             column_index: self.index.filter(ColumnIndexBuilder::valid).map(ColumnIndexBuilder::build).transpose()?,
             offset_index: Some(offset_index.build()),
         })
+    }
+}
+
+fn compress(compressor: &mut Option<zstd::bulk::Compressor<'static>>, page: &[u8]) -> std::io::Result<Bytes> {
+    match compressor {
+        Some(compressor) => compressor.compress(page).map(Bytes::from),
+        None => Ok(Bytes::copy_from_slice(page)),
     }
 }
 

@@ -31,15 +31,15 @@ const PAGE_STATISTICS: [&str; 2] = ["_offset", "_timestamp"];
 pub struct SegmentFormat {
     schema: SchemaRef,
     properties: WriterProperties,
-    compression: ZstdLevel,
+    compression: Compression,
 }
 
 impl SegmentFormat {
     /// `indexed`: the event's key and time fields, whose pages carry statistics.
     pub fn new(schema: SchemaRef, indexed: &[String]) -> Self {
-        let compression = ZstdLevel::try_new(1).unwrap_or_default();
+        let compression = Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default());
         let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(compression))
+            .set_compression(compression)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned());
@@ -56,6 +56,13 @@ impl SegmentFormat {
             }
         }
         Self { schema, properties: properties.build(), compression }
+    }
+
+    /// For tests that make thousands of small files: there a compressor's tables cost more than the rows.
+    pub fn without_compression(mut self) -> Self {
+        self.compression = Compression::UNCOMPRESSED;
+        self.properties = self.properties.into_builder().set_compression(self.compression).build();
+        self
     }
 
     /// For a file that begins with these rows. Measured numbers either repeat (a few decimals of a slow signal), where

@@ -1,6 +1,6 @@
 //! What must hold, judged by code that shares nothing with the pipeline but the file formats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use arrow_array::cast::AsArray as _;
@@ -54,14 +54,16 @@ impl Durable {
         self.store.head(&snapshot).await.map_err(|_| format!("there is no snapshot {snapshot}"))?;
         self.read_new_footers().await?;
         let dead_letters = keys(&self.store, "dead").await?;
+        let with_dead_letters: BTreeSet<i64> = dead_letters.iter().filter_map(|(_, name)| start_of(name)).collect();
+        let positions = snapshot_positions(&self.store).await?;
+        let footers = lock(&self.footers);
         let mut end = first;
         let mut rows = 0;
-        for (start, footer) in lock(&self.footers).range(..offset) {
+        for (start, footer) in footers.range(..offset) {
             if *start != end {
                 return Err(format!("the archive has a gap from {end} to {start}"));
             }
-            let key = format!("00000-{start:020}.parquet");
-            if footer.rejected.count() > 0 && !dead_letters.iter().any(|(_, name)| *name == key) {
+            if footer.rejected.count() > 0 && !with_dead_letters.contains(start) {
                 return Err(format!("the rejects of [{start}, {}) are no dead letters", footer.end));
             }
             end = footer.end;
@@ -71,10 +73,8 @@ impl Durable {
             return Err(format!("the archive ends at {end}"));
         }
         // One that is astray would be taken for the state as soon as a segment happens to end there.
-        let footers = lock(&self.footers).clone();
         let on_the_chain =
             |position: &i64| *position == first || footers.values().any(|footer| footer.end == *position);
-        let positions = snapshot_positions(&self.store).await?;
         if let Some(astray) = positions.iter().find(|position| !on_the_chain(position)) {
             return Err(format!("there is a snapshot at {astray}, where no segment ends"));
         }
@@ -87,7 +87,7 @@ impl Durable {
 
     async fn read_new_footers(&self) -> Result<(), String> {
         for (key, name) in keys(&self.store, "archive").await? {
-            let start = name.get(6..26).and_then(|start| start.parse::<i64>().ok()).ok_or(format!("odd key {key}"))?;
+            let start = start_of(&name).ok_or(format!("odd key {key}"))?;
             if lock(&self.footers).contains_key(&start) {
                 continue;
             }
@@ -100,6 +100,11 @@ impl Durable {
         }
         Ok(())
     }
+}
+
+/// The first log position of the segment that an object is named after.
+fn start_of(name: &str) -> Option<i64> {
+    name.get(6..26)?.parse().ok()
 }
 
 /// Keys of all objects below a prefix, with their last parts.

@@ -24,7 +24,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mutation::Mutation;
 use scenario::{run_mutated, run_recreated_topic, run_seed};
 
-const DEFAULT_SEEDS: u64 = 400;
+/// As the program has it: runs make and drop many small files.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const DEFAULT_SEEDS: u64 = 10_000;
 
 fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -70,18 +74,21 @@ fn every_seed_keeps_every_invariant() {
     let total = run_seeds(seeds);
     println!("{seeds} seeds: {total:?}");
     // The scenarios must really have gone where the protocol is delicate.
-    assert!(total.crashes > seeds && total.zombies > seeds / 4, "{total:?}");
-    assert!(total.adopted_segments > seeds, "{total:?}");
-    assert!(total.store_faults > seeds && total.refused_commits > 0 && total.late_rows > seeds, "{total:?}");
+    assert!(total.crashes > seeds / 2 && total.zombies > seeds && total.pauses > seeds / 2, "{total:?}");
+    assert!(total.adopted_segments > seeds / 2 && total.refused_commits > seeds / 2, "{total:?}");
+    assert!(total.store_faults > seeds * 4 && total.duplicates > seeds / 4, "{total:?}");
+    assert!(total.late_rows > seeds && total.anomalies > seeds / 8, "{total:?}");
 }
+
+const SEEDS_OF_A_NEW_TOPIC: u64 = 100;
 
 #[test]
 fn a_topic_made_anew_leaves_nothing_behind() {
     let mut archived = 0;
-    for seed in 0..DEFAULT_SEEDS / 4 {
+    for seed in 0..SEEDS_OF_A_NEW_TOPIC {
         archived += run_recreated_topic(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
-    assert!(archived > DEFAULT_SEEDS, "hardly anything was archived before: {archived}");
+    assert!(archived > 10 * SEEDS_OF_A_NEW_TOPIC, "hardly anything was archived before: {archived}");
 }
 
 #[test]

@@ -125,6 +125,15 @@ struct Scenario {
     settings: Arc<PartitionSettings>,
     next_member: u64,
     pacing: Pacing,
+    format: Arc<SegmentFormat>,
+    length: Length,
+}
+
+/// Most runs are short, so that there can be many; some go on until much has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Short,
+    Long,
 }
 
 impl Scenario {
@@ -144,15 +153,20 @@ impl Scenario {
             max_segment_bytes: 6_000 + world.below(200_000) as usize,
             catching_up_after: Duration::from_secs(5),
         };
-        let rows_per_batch = 1 + world.below(60) as usize;
-        Self { world, store, hot_store, brokers, settings: settings(rows_per_batch), next_member: 0, pacing }
+        let settings = settings(1 + world.below(60) as usize);
+        let format = SegmentFormat::new(Arc::clone(&settings.archive_schema), &[]).without_compression();
+        let length = if seed.is_multiple_of(50) { Length::Long } else { Length::Short };
+        Self { world, store, hot_store, brokers, settings, next_member: 0, pacing, format: Arc::new(format), length }
     }
 
     async fn run(mut self) -> Result<Outcome, String> {
-        let producer = tokio::task::spawn_local(produce(Arc::clone(&self.world), Arc::clone(&self.brokers)));
+        let most_at_once = if self.length == Length::Long { 30 } else { 8 };
+        let producer =
+            tokio::task::spawn_local(produce(Arc::clone(&self.world), Arc::clone(&self.brokers), most_at_once));
         let mut zombies: Vec<Process> = Vec::new();
         let mut owner = self.first_owners(&mut zombies).await;
-        for _ in 0..4 + self.world.below(8) {
+        let changes = if self.length == Length::Long { 4 + self.world.below(8) } else { 1 + self.world.below(4) };
+        for _ in 0..changes {
             self.change_the_weather();
             // Often soon enough to hit the middle of a seal, sometimes late enough for many.
             let pause = self.world.below([500, 4_000, 30_000][self.world.below(3) as usize]);
@@ -190,7 +204,7 @@ impl Scenario {
     /// become durable in archive or dead letters.
     async fn run_recreated(mut self) -> Result<u64, String> {
         let (world, brokers) = (Arc::clone(&self.world), Arc::clone(&self.brokers));
-        let producer = tokio::task::spawn_local(produce(Arc::clone(&world), Arc::clone(&brokers)));
+        let producer = tokio::task::spawn_local(produce(Arc::clone(&world), Arc::clone(&brokers), 30));
         let owner = self.start();
         tokio::time::sleep(Duration::from_millis(world.below(30_000))).await;
         self.change_the_weather();
@@ -286,7 +300,7 @@ impl Scenario {
         let root = |name: &str| StoreRoot { store: Arc::new(self.store.clone()), prefix: Path::from(name) };
         let context = PartitionContext {
             partition: 0,
-            format: Arc::new(SegmentFormat::new(Arc::clone(&self.settings.archive_schema), &[])),
+            format: Arc::clone(&self.format),
             settings: Arc::clone(&self.settings),
             lane: EncoderLane::Inline,
             stores: Stores { archive: root("archive"), dead_letters: root("dead"), state: root("state") },
@@ -347,10 +361,10 @@ async fn host(mut tasks: LocalSet, mut paused: watch::Receiver<bool>) {
     }
 }
 
-async fn produce(world: Arc<World>, brokers: Arc<Brokers>) {
+async fn produce(world: Arc<World>, brokers: Arc<Brokers>, most_at_once: u64) {
     loop {
         // Bursts and pauses.
-        for _ in 0..world.below(30) {
+        for _ in 0..world.below(most_at_once) {
             brokers.append(|offset| records::make(&world, offset));
         }
         tokio::time::sleep(Duration::from_millis(50 + world.below(800))).await;
