@@ -1,17 +1,45 @@
 //! Brokers, topic and group.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::Check;
 use crate::config::{Config, KafkaConfig};
 
 /// For each question to the brokers.
 const TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What librdkafka says beside its calls. A call that is refused for a missing right or a wrong password just takes too
+/// long; why is told here.
+#[derive(Debug, Default)]
+struct Complaints(Mutex<Vec<(Option<RDKafkaErrorCode>, String)>>);
+
+impl ClientContext for Complaints {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((error.rdkafka_error_code(), reason.to_owned()));
+    }
+}
+
+impl ConsumerContext for Complaints {}
+
+type Client = BaseConsumer<Complaints>;
+
+/// The last complaint that says more than that brokers do not answer.
+fn complaint(consumer: &Client) -> Option<(RDKafkaErrorCode, String)> {
+    // Complaints come with the events.
+    drop(consumer.poll(Duration::from_millis(100)));
+    let complaints = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+    let telling = complaints.iter().rev().filter_map(|(code, reason)| Some(((*code)?, reason.clone())));
+    let mut telling = telling.filter(|(code, _)| {
+        !matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)
+    });
+    telling.next()
+}
 
 /// librdkafka's calls block, so they get a thread of their own.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
@@ -28,6 +56,12 @@ fn check_blocking(kafka: &KafkaConfig) -> Vec<Check> {
     let brokers = match consumer.fetch_metadata(None, TIMEOUT) {
         Ok(metadata) => metadata.brokers().len(),
         Err(error) => {
+            if let Some((RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed, reason)) =
+                complaint(&consumer)
+            {
+                let advice = "check sasl.mechanism, sasl.username and sasl.password_file below [kafka.properties]";
+                return vec![Check::fail("kafka brokers", reason, advice)];
+            }
             let advice = "check kafka.brokers; for a cluster with TLS or SASL, security.protocol and the like below \
                           [kafka.properties]; `--log-level debug` shows what librdkafka tries";
             return vec![Check::fail("kafka brokers", error.to_string(), advice)];
@@ -46,14 +80,14 @@ fn check_blocking(kafka: &KafkaConfig) -> Vec<Check> {
     checks
 }
 
-fn connect(kafka: &KafkaConfig) -> anyhow::Result<BaseConsumer> {
+fn connect(kafka: &KafkaConfig) -> anyhow::Result<Client> {
     let mut client = ClientConfig::new();
     client.extend(kafka.client_properties()?);
     client.set("enable.auto.commit", "false");
-    Ok(client.create()?)
+    Ok(client.create_with_context(Complaints::default())?)
 }
 
-fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Check> {
+fn partitions_of(consumer: &Client, topic: &str) -> Result<Vec<i32>, Check> {
     const NAME: &str = "kafka topic";
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT);
     let metadata = metadata.map_err(|error| Check::fail(NAME, error.to_string(), "check the brokers"))?;
@@ -74,7 +108,7 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Check
     Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
 }
 
-fn check_group(consumer: &BaseConsumer, kafka: &KafkaConfig, partitions: &[i32]) -> Check {
+fn check_group(consumer: &Client, kafka: &KafkaConfig, partitions: &[i32]) -> Check {
     const NAME: &str = "kafka group";
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
@@ -94,9 +128,14 @@ fn check_group(consumer: &BaseConsumer, kafka: &KafkaConfig, partitions: &[i32])
                 format!("{} has committed {committed} of {} partitions{start}", kafka.group, partitions.len()),
             )
         }
-        Err(KafkaError::OffsetFetch(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
-            Check::fail(NAME, format!("{} is not ours to use", kafka.group), "allow this user to READ the group")
+        Err(error) => {
+            let complaint = complaint(consumer);
+            let code = complaint.as_ref().map(|(code, _)| *code).or(error.rdkafka_error_code());
+            if code == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+                let detail = format!("{} is not ours to use", kafka.group);
+                return Check::fail(NAME, detail, "allow this user to READ the group");
+            }
+            Check::fail(NAME, error.to_string(), "check that the group coordinator is reachable")
         }
-        Err(error) => Check::fail(NAME, error.to_string(), "check that the group coordinator is reachable"),
     }
 }
