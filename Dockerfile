@@ -6,12 +6,12 @@
 
 # ── build: the toolchain of rust-toolchain.toml on the Debian that the image runs ──
 FROM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
-# librdkafka and OpenSSL are compiled too.
+# librdkafka and OpenSSL are compiled too. zlib is that of the system, which every Debian has at run time.
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt,sharing=locked \
     rm -f /etc/apt/apt.conf.d/docker-clean \
     && apt-get update \
-    && apt-get install --yes --no-install-recommends g++ make perl
+    && apt-get install --yes --no-install-recommends g++ make perl pkg-config zlib1g-dev
 WORKDIR /src
 COPY . .
 # The caches keep downloads and everything compiled between builds; what the image needs is taken out of them.

@@ -1,10 +1,10 @@
 //! Brokers, topic and group.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 
@@ -13,6 +13,9 @@ use crate::config::{Config, KafkaConfig};
 
 /// For each question to the brokers.
 const TIMEOUT: Duration = Duration::from_secs(8);
+
+/// For one try of it.
+const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// What librdkafka says beside its calls. A call that is refused for a missing right or a wrong password just takes too
 /// long; why is told here.
@@ -29,16 +32,42 @@ impl ConsumerContext for Complaints {}
 
 type Client = BaseConsumer<Complaints>;
 
-/// The last complaint that says more than that brokers do not answer.
-fn complaint(consumer: &Client) -> Option<(RDKafkaErrorCode, String)> {
+/// The refusal that librdkafka told last, if there was one.
+fn refusal(consumer: &Client) -> Option<(RDKafkaErrorCode, String)> {
     // Complaints come with the events.
     drop(consumer.poll(Duration::from_millis(100)));
     let complaints = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner);
-    let telling = complaints.iter().rev().filter_map(|(code, reason)| Some(((*code)?, reason.clone())));
-    let mut telling = telling.filter(|(code, _)| {
-        !matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)
+    let with_code = complaints.iter().rev().filter_map(|(code, reason)| Some(((*code)?, reason.clone())));
+    let mut refusals = with_code.filter(|(code, _)| {
+        matches!(
+            code,
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+        )
     });
-    telling.next()
+    refusals.next()
+}
+
+/// Why a question has no answer.
+struct Unanswered {
+    error: KafkaError,
+    refusal: Option<(RDKafkaErrorCode, String)>,
+}
+
+/// Asks again until there is an answer, a refusal, or no time left: the coordinator of a young cluster is only just found.
+fn ask<T>(consumer: &Client, question: impl Fn(Duration) -> KafkaResult<T>) -> Result<T, Unanswered> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let error = match question(ATTEMPT) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let refusal = refusal(consumer);
+        if refusal.is_some() || Instant::now() >= deadline {
+            return Err(Unanswered { error, refusal });
+        }
+    }
 }
 
 /// librdkafka's calls block, so they get a thread of their own.
@@ -53,15 +82,13 @@ fn check_blocking(kafka: &KafkaConfig) -> Vec<Check> {
         Ok(consumer) => consumer,
         Err(error) => return vec![Check::error("kafka client", &error)],
     };
-    let brokers = match consumer.fetch_metadata(None, TIMEOUT) {
+    let brokers = match ask(&consumer, |timeout| consumer.fetch_metadata(None, timeout)) {
         Ok(metadata) => metadata.brokers().len(),
-        Err(error) => {
-            if let Some((RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed, reason)) =
-                complaint(&consumer)
-            {
-                let advice = "check sasl.mechanism, sasl.username and sasl.password_file below [kafka.properties]";
-                return vec![Check::fail("kafka brokers", reason, advice)];
-            }
+        Err(Unanswered { refusal: Some((_, reason)), .. }) => {
+            let advice = "check sasl.mechanism, sasl.username and sasl.password_file below [kafka.properties]";
+            return vec![Check::fail("kafka brokers", reason, advice)];
+        }
+        Err(Unanswered { error, .. }) => {
             let advice = "check kafka.brokers; for a cluster with TLS or SASL, security.protocol and the like below \
                           [kafka.properties]; `--log-level debug` shows what librdkafka tries";
             return vec![Check::fail("kafka brokers", error.to_string(), advice)];
@@ -114,7 +141,7 @@ fn check_group(consumer: &Client, kafka: &KafkaConfig, partitions: &[i32]) -> Ch
     for partition in partitions {
         asked.add_partition(&kafka.topic, *partition);
     }
-    match consumer.committed_offsets(asked, TIMEOUT) {
+    match ask(consumer, |timeout| consumer.committed_offsets(asked.clone(), timeout)) {
         Ok(offsets) => {
             let elements = offsets.elements();
             let committed = elements.iter().filter(|element| matches!(element.offset(), Offset::Offset(_))).count();
@@ -128,9 +155,8 @@ fn check_group(consumer: &Client, kafka: &KafkaConfig, partitions: &[i32]) -> Ch
                 format!("{} has committed {committed} of {} partitions{start}", kafka.group, partitions.len()),
             )
         }
-        Err(error) => {
-            let complaint = complaint(consumer);
-            let code = complaint.as_ref().map(|(code, _)| *code).or(error.rdkafka_error_code());
+        Err(Unanswered { error, refusal }) => {
+            let code = refusal.map(|(code, _)| code).or(error.rdkafka_error_code());
             if code == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
                 let detail = format!("{} is not ours to use", kafka.group);
                 return Check::fail(NAME, detail, "allow this user to READ the group");
