@@ -273,6 +273,9 @@ def test_what_is_not_listed_is_refused_by_clickhouse(migrated: ComposeServices) 
             assert "Code: 497" in answer or "Code: 164" in answer, f"{role}: {statement}: {answer}"
     allowed = ["SELECT count() FROM kappa.windows", "SELECT count() FROM kappa.anomalies FINAL"]
     assert all(answer.isdigit() for answer in services.ask_clickhouse_as("reader", allowed))
+    # The rest of the configuration has been read, too.
+    settings = "SELECT name, value FROM system.server_settings WHERE name = 'mark_cache_size'"
+    assert services.ask_clickhouse_as("writer", [settings]) == ["mark_cache_size\t268435456"]
 
 
 def test_the_sql_of_the_documentation_gives_the_same_rights(migrated: ComposeServices) -> None:

@@ -271,6 +271,18 @@ def test_the_load_generator_is_told_of_the_same_pipeline(initialised: Path) -> N
     assert load["hot_store"]["user"] == "reader" and load["hot_store"]["database"] == config["hot_store"]["database"]
 
 
+@pytest.mark.parametrize("name", ["schema", "migrate", "kappa", "dashboard", "loadtest"])
+def test_our_programs_know_their_arguments(services: dict[str, Service], name: str) -> None:
+    program, *arguments = services[name]["command"]
+    binary = Path(os.environ.get("KAPPA_BIN", REPOSITORY / "target" / "release" / "kappa")).with_name(program)
+    if program == "kappa-dashboard" and not (REPOSITORY / "services" / "dashboard").exists():
+        pytest.skip("there is no such program yet")
+    assert binary.is_file(), f"{binary} is not there: build it with `cargo build --release`"
+    # What stands before --help is read before the help is printed.
+    result = subprocess.run([str(binary), *arguments, "--help"], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0 and "Usage:" in result.stdout, result.stderr
+
+
 @pytest.mark.parametrize("script", ["init", "kafka/start", "kafka/setup", "s3/start", "s3/setup", "../image/entrypoint"])
 def test_scripts_are_for_any_shell(script: str) -> None:
     file = COMPOSE / script

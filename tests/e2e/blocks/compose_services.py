@@ -210,13 +210,14 @@ class ComposeServices:
                     answers.append(str(engine.query(statement, "TabSeparated")).strip())
                 except Exception as error:
                     answers.append(str(error))
-            print(json.dumps(answers))
+            print("answers:", json.dumps(answers))
         """)
         address = f"{self.root / 'clickhouse'}?config-file={self._clickhouse_config(role)}"
         argv = [str(downloads.python("demo", _say)), "-c", script, address, json.dumps(statements)]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd=self.root)
         assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout.splitlines()[-1])
+        [line] = [line for line in result.stdout.splitlines() if line.startswith("answers: ")]
+        return json.loads(line.removeprefix("answers: "))
 
     def _clickhouse_config(self, role: str) -> Path:
         """A server's configuration directory with the users of the compose stack. The embedded engine is always the user
@@ -226,6 +227,7 @@ class ComposeServices:
             return directory / "config.xml"
         users = directory / "users.d"
         users.mkdir(parents=True)
+        shutil.copytree(self.compose / "clickhouse" / "config.d", directory / "config.d")
         (directory / "config.xml").write_text(f"<clickhouse><users_config>{directory}/users.xml</users_config></clickhouse>")
         # What the image brings: a user who may do everything, whom the compose stack removes.
         (directory / "users.xml").write_text(
