@@ -82,9 +82,10 @@ class Context:
 
 
 class Engine:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config_file: Path | None = None) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        arguments = "&".join(f"{name}={value}" for name, value in ENGINE_ARGUMENTS.items())
+        named = ENGINE_ARGUMENTS | ({"config-file": str(config_file)} if config_file else {})
+        arguments = "&".join(f"{name}={value}" for name, value in named.items())
         self._address = f"{path}?{arguments}"
         # Held open for as long as we run: the engine ends with its last connection.
         self._keeper = _chdb.connect(self._address)

@@ -289,6 +289,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="clickhouse_http", description="The ClickHouse engine behind ClickHouse's HTTP interface.")
     parser.add_argument("--listen", default="127.0.0.1:8123", metavar="HOST:PORT", help="port 0: any free one, printed in the first line")
     parser.add_argument("--path", type=Path, required=True, metavar="DIR", help="where the data is kept")
+    parser.add_argument("--config-file", type=Path, metavar="FILE", help="a configuration of ClickHouse's own; what it says of the user `default`, rights and settings, holds for everybody")
     parser.add_argument("--shutdown-timeout", type=float, default=15.0, metavar="SECONDS", help="how long running requests may take to finish")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed: with the process that holds the other end")
     options = parser.parse_args()
@@ -297,7 +298,7 @@ def main() -> int:
         parser.error(f"--listen takes HOST:PORT, not {options.listen!r}")
 
     try:
-        engine = Engine(options.path.absolute())
+        engine = Engine(options.path.absolute(), options.config_file and options.config_file.absolute())
     except Exception as error:
         print(f"clickhouse_http: cannot open {options.path}: {error}", file=sys.stderr)
         return 1

@@ -95,6 +95,15 @@ pub async fn create(root: &StoreRoot, key: &Path, content: Bytes, health: &impl 
                 backoff.pause().await;
                 continue;
             }
+            // A store that guards what is there (object lock, a policy against overwriting) may refuse before it looks at
+            // the condition. No rights at all look the same, so here too it counts only that the object can be found.
+            Err(error @ Error::PermissionDenied { .. }) => {
+                if root.store.head(key).await.is_ok() {
+                    health.ok();
+                    return Created::Already;
+                }
+                error
+            }
             Err(error) => error,
         };
         health.failing(key, &error);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -17,7 +17,7 @@ FLUSH_TIMEOUT = 60
 class RecordingProducer:
     """Not the pipeline's client library's consumer side, and no code of the pipeline: only the broker is shared."""
 
-    def __init__(self, brokers: str, sent: SentLog) -> None:
+    def __init__(self, brokers: str, sent: SentLog, properties: Mapping[str, str] | None = None) -> None:
         self.sent = sent
         self._failures: list[str] = []
         self._producer = Producer({
@@ -26,6 +26,7 @@ class RecordingProducer:
             "enable.idempotence": True,
             "linger.ms": 5,
             "compression.type": "lz4",
+            **(properties or {}),
         })
 
     def send(self, records: Iterable[PlannedRecord]) -> None:

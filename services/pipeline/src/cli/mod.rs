@@ -1,9 +1,10 @@
-//! The command line: `kappa run | migrate | schema | config | doctor | demo`.
+//! The command line: `kappa run | migrate | schema | config | doctor | health | demo`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong configuration or use. What a command has to say goes to standard output, logs
 //! and errors to standard error.
 
 mod configuration;
+mod health;
 mod logging;
 mod schema;
 
@@ -22,6 +23,7 @@ use crate::ops::advice::render;
 use crate::ops::{doctor, migrate};
 use crate::run::Application;
 use configuration::{ConfigArguments, ConfigCommand};
+use health::HealthArguments;
 use logging::LoggingArguments;
 use schema::SchemaCommand;
 
@@ -64,6 +66,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     Doctor(DoctorArguments),
+    Health(HealthArguments),
     Demo(DemoArguments),
 }
 
@@ -159,6 +162,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Schema(command) => schema::dispatch(command).await,
         Command::Config(command) => configuration::dispatch(&command),
         Command::Doctor(arguments) => examine(&arguments).await,
+        Command::Health(arguments) => health::ask(&arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
     }
 }

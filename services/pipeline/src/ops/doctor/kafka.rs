@@ -1,21 +1,74 @@
 //! Brokers, topic and group.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use backon::{BlockingRetryable, ConstantBuilder};
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::Check;
 use crate::config::{Config, KafkaConfig};
 
 /// For each question to the brokers.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// How often a group is asked for again, and how long apart, while its coordinator is being elected or loads.
-const GROUP_LOOKS: usize = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// For one try of it.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// What librdkafka says beside its calls. A call that is refused for a missing right or a wrong password just takes too
+/// long; why is told here.
+#[derive(Debug, Default)]
+struct Complaints(Mutex<Vec<(Option<RDKafkaErrorCode>, String)>>);
+
+impl ClientContext for Complaints {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((error.rdkafka_error_code(), reason.to_owned()));
+    }
+}
+
+impl ConsumerContext for Complaints {}
+
+type Client = BaseConsumer<Complaints>;
+
+/// The refusal that librdkafka told last, if there was one.
+fn refusal(consumer: &Client) -> Option<(RDKafkaErrorCode, String)> {
+    // Complaints come with the events.
+    drop(consumer.poll(Duration::from_millis(100)));
+    let complaints = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+    let with_code = complaints.iter().rev().filter_map(|(code, reason)| Some(((*code)?, reason.clone())));
+    let mut refusals = with_code.filter(|(code, _)| {
+        matches!(
+            code,
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+        )
+    });
+    refusals.next()
+}
+
+/// Why a question has no answer.
+struct Unanswered {
+    error: KafkaError,
+    refusal: Option<(RDKafkaErrorCode, String)>,
+}
+
+/// Asks again until there is an answer, a refusal, or no time left: the coordinator of a young cluster is only just found.
+fn ask<T>(consumer: &Client, question: impl Fn(Duration) -> KafkaResult<T>) -> Result<T, Unanswered> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let error = match question(ATTEMPT) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let refusal = refusal(consumer);
+        if refusal.is_some() || Instant::now() >= deadline {
+            return Err(Unanswered { error, refusal });
+        }
+    }
+}
 
 /// librdkafka's calls block, so they get a thread of their own.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
@@ -29,9 +82,13 @@ fn check_blocking(kafka: &KafkaConfig) -> Vec<Check> {
         Ok(consumer) => consumer,
         Err(error) => return vec![Check::error("kafka client", &error)],
     };
-    let brokers = match consumer.fetch_metadata(None, TIMEOUT) {
+    let brokers = match ask(&consumer, |timeout| consumer.fetch_metadata(None, timeout)) {
         Ok(metadata) => metadata.brokers().len(),
-        Err(error) => {
+        Err(Unanswered { refusal: Some((_, reason)), .. }) => {
+            let advice = "check sasl.mechanism, sasl.username and sasl.password_file below [kafka.properties]";
+            return vec![Check::fail("kafka brokers", reason, advice)];
+        }
+        Err(Unanswered { error, .. }) => {
             let advice = "check kafka.brokers; for a cluster with TLS or SASL, security.protocol and the like below \
                           [kafka.properties]; `--log-level debug` shows what librdkafka tries";
             return vec![Check::fail("kafka brokers", error.to_string(), advice)];
@@ -50,14 +107,14 @@ fn check_blocking(kafka: &KafkaConfig) -> Vec<Check> {
     checks
 }
 
-fn connect(kafka: &KafkaConfig) -> anyhow::Result<BaseConsumer> {
+fn connect(kafka: &KafkaConfig) -> anyhow::Result<Client> {
     let mut client = ClientConfig::new();
     client.extend(kafka.client_properties()?);
     client.set("enable.auto.commit", "false");
-    Ok(client.create()?)
+    Ok(client.create_with_context(Complaints::default())?)
 }
 
-fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Check> {
+fn partitions_of(consumer: &Client, topic: &str) -> Result<Vec<i32>, Check> {
     const NAME: &str = "kafka topic";
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT);
     let metadata = metadata.map_err(|error| Check::fail(NAME, error.to_string(), "check the brokers"))?;
@@ -78,15 +135,13 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Check
     Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
 }
 
-fn check_group(consumer: &BaseConsumer, kafka: &KafkaConfig, partitions: &[i32]) -> Check {
+fn check_group(consumer: &Client, kafka: &KafkaConfig, partitions: &[i32]) -> Check {
     const NAME: &str = "kafka group";
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         asked.add_partition(&kafka.topic, *partition);
     }
-    let ask = || consumer.committed_offsets(asked.clone(), TIMEOUT);
-    let looks = ConstantBuilder::default().with_delay(BETWEEN_LOOKS).with_max_times(GROUP_LOOKS);
-    match ask.retry(looks).when(is_coordinator_on_the_move).call() {
+    match ask(consumer, |timeout| consumer.committed_offsets(asked.clone(), timeout)) {
         Ok(offsets) => {
             let elements = offsets.elements();
             let committed = elements.iter().filter(|element| matches!(element.offset(), Offset::Offset(_))).count();
@@ -100,29 +155,13 @@ fn check_group(consumer: &BaseConsumer, kafka: &KafkaConfig, partitions: &[i32])
                 format!("{} has committed {committed} of {} partitions{start}", kafka.group, partitions.len()),
             )
         }
-        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-            Check::fail(NAME, format!("{} is not ours to use", kafka.group), "allow this user to READ the group")
+        Err(Unanswered { error, refusal }) => {
+            let code = refusal.map(|(code, _)| code).or(error.rdkafka_error_code());
+            if code == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+                let detail = format!("{} is not ours to use", kafka.group);
+                return Check::fail(NAME, detail, "allow this user to READ the group");
+            }
+            Check::fail(NAME, error.to_string(), "check that the group coordinator is reachable")
         }
-        Err(error) => Check::fail(NAME, error.to_string(), "check that the group coordinator is reachable"),
-    }
-}
-
-/// Just after a broker's start, or a new group's first use, the answer of a moment later is another one.
-fn is_coordinator_on_the_move(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
-    let code = error.rdkafka_error_code();
-    [NotCoordinator, CoordinatorNotAvailable, CoordinatorLoadInProgress].map(Some).contains(&code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_coordinator_on_the_move_is_asked_again() {
-        assert!(is_coordinator_on_the_move(&KafkaError::MetadataFetch(RDKafkaErrorCode::NotCoordinator)));
-        assert!(is_coordinator_on_the_move(&KafkaError::OffsetFetch(RDKafkaErrorCode::CoordinatorLoadInProgress)));
-        assert!(!is_coordinator_on_the_move(&KafkaError::MetadataFetch(RDKafkaErrorCode::GroupAuthorizationFailed)));
-        assert!(!is_coordinator_on_the_move(&KafkaError::Canceled));
     }
 }

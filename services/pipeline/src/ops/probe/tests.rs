@@ -12,6 +12,7 @@ use object_store::{
 
 use super::*;
 use crate::ops::advice::render;
+use crate::storage::{self, Created, StoreHealth};
 
 /// What is wrong with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,4 +204,36 @@ async fn a_directory_that_may_not_be_written_is_an_answer() {
     let error = ProbeError::Unusable { store: "file".to_owned(), source };
     assert!(!error.may_get_better());
     assert!(error.advice().contains("directory"));
+}
+
+/// What a writer told about a store.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<bool>>);
+
+impl StoreHealth for Told {
+    fn failing(&self, _: &Path, _: &Error) {
+        self.0.lock().unwrap().push(false);
+    }
+
+    fn ok(&self) {
+        self.0.lock().unwrap().push(true);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_guarded_against_replacement_counts_as_there() {
+    let (root, told) = (faulty(Fault::Denied), Told::default());
+    let (free, taken) = (Path::from("archive/free"), Path::from("archive/taken"));
+    let inner = InMemory::new();
+    inner.put_opts(&taken, "first".into(), PutMode::Create.into()).await.unwrap();
+    let guarded = Faulty { inner, fault: Fault::Denied, made_at: Instant::now() };
+    let guarded = StoreRoot { store: Arc::new(guarded), prefix: root.prefix.clone() };
+    assert_eq!(storage::create(&guarded, &taken, "second".into(), &told).await, Created::Already);
+    assert_eq!(*told.0.lock().unwrap(), [true]);
+
+    // Nothing there: then we lack the right, which is said again and again until somebody gives it.
+    let denied = storage::create(&root, &free, "first".into(), &told);
+    assert!(tokio::time::timeout(Duration::from_mins(1), denied).await.is_err());
+    let told = told.0.lock().unwrap();
+    assert!(told.len() > 5 && told[1..].iter().all(|ok| !ok), "{told:?}");
 }
