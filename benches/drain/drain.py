@@ -98,8 +98,7 @@ def drain(stack: Stack, topic: str, name: str, case: Case) -> dict:
         if time.monotonic() - taken_in > 120:
             raise SystemExit(f"not everything was committed: see {pipelines[0].log.name}")
     durable = time.monotonic()
-    for pipeline in pipelines:
-        pipeline.wait_for_end()
+    cpu = sum(pipeline.wait_for_end() for pipeline in pipelines)
     database = pipelines[0].database
     counted = int(stack.query(f"SELECT sum(count) FROM {database}.windows"))
     if counted + dead_letters != case.events:
@@ -112,7 +111,7 @@ def drain(stack: Stack, topic: str, name: str, case: Case) -> dict:
     return {
         "taken_in_per_second": rest / (taken_in - first[0]),
         "durable_per_second": rest / (durable - first[0]),
-        "cpu_ns_per_event": sum(by_thread.values()),
+        "cpu_ns_per_event": cpu / case.events * 1e9,
         "cpu_ns_per_event_by_thread": {thread: cost for thread, cost in by_thread.items() if cost},
         "peak_rss_mib": sum(usage.peak_mib for usage in usages),
         "dead_letters": dead_letters,

@@ -134,6 +134,11 @@ class KappaProcess:
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def is_stopped(self) -> bool:
+        """Whether it stands still after SIGSTOP."""
+        state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
     @property
     def exit_code(self) -> int | None:
         return self._process.poll()

@@ -7,6 +7,7 @@ use kappa_core::snapshot::SnapshotError;
 use object_store::path::Path;
 
 use super::context::PartitionContext;
+use super::fail_point::{self, FailPoint};
 use super::seams::{GroupOffsets as _, LogBounds, LogLost, NotTheOwner, PartitionLog};
 use crate::archive::{FooterError, SegmentFooter, read_footer};
 use crate::checkpoint::Snapshots;
@@ -121,6 +122,7 @@ pub(super) async fn restore<R, H, C, L: PartitionLog>(
     let state = load(context, log, position, &bounds).await?;
     check_bounds(state.position(), &log.bounds().await)?;
     log.seek(state.position()).await.map_err(StoppedLoudly::from)?;
+    fail_point::pass(FailPoint::Restored);
     Ok(state)
 }
 
@@ -147,12 +149,15 @@ async fn first_start<R, H, C, L: PartitionLog>(
         let start = snapshots.settle_start(log.resolve_start().await, &context.observer).await;
         let start = start
             .map_err(|error| StoppedLoudly::ForeignObject { key: snapshots.start_key(), error: error.to_string() })?;
+        fail_point::pass(FailPoint::StartSettled);
         let settings = Arc::clone(&context.settings);
         let empty = PartitionState::empty(settings, context.partition, start, bounds.topic_id.clone());
         store(context, &empty).await?;
+        fail_point::pass(FailPoint::FirstSnapshot);
         start
     };
     log.group().commit(start).await?;
+    fail_point::pass(FailPoint::FirstCommit);
     Ok(start)
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::context::PartitionContext;
+use super::fail_point::{self, FailPoint};
 use super::restore::{StoppedLoudly, existing_segment, snapshots_of};
 use super::seams::{GroupOffsets, HotRows, HotStore, WallClock};
 use crate::archive::{SegmentEncoder, SegmentFooter, segment_key};
@@ -77,14 +78,17 @@ impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
     pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
         let SegmentToSeal { mut cut, encoder, emitted_before, reservation } = segment;
+        fail_point::pass(FailPoint::Cut);
         let started = Instant::now();
         if let Some(encoder) = encoder
             && !self.create_archive_object(&cut, encoder).await.map_err(SealReport::Stopped)?
         {
             return Err(SealReport::LostTheRace);
         }
+        fail_point::pass(FailPoint::Archived);
         let started = took("archive", started);
         self.create_dead_letters(&mut cut).await.map_err(SealReport::Stopped)?;
+        fail_point::pass(FailPoint::DeadLettersWritten);
         took("dead_letters", started);
         Ok(ArchivedSegment { cut, emitted_before, reservation })
     }
@@ -170,18 +174,22 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
         let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
         let started = Instant::now();
         self.write_hot_rows(rows, emitted_before).await;
+        fail_point::pass(FailPoint::RowsWritten);
         let started = took("hot_store", started);
         if let Err(stopped) = self.create_snapshot(end, &snapshot).await {
             return SealReport::Stopped(stopped);
         }
+        fail_point::pass(FailPoint::SnapshotWritten);
         let started = took("snapshot", started);
         if self.group.commit(end).await.is_err() {
             return SealReport::NotTheOwner;
         }
+        fail_point::pass(FailPoint::Committed);
         took("commit", started);
         self.context.observer.committed(end, self.context.clock.now_ms());
         drop(reservation);
         self.prune_snapshots(end).await;
+        fail_point::pass(FailPoint::Pruned);
         SealReport::Committed
     }
 

@@ -2,6 +2,7 @@
 
 use kappa_core::partition::{Replay, SegmentCut};
 
+use super::super::fail_point::{self, FailPoint};
 use super::super::restore::{StoppedLoudly, existing_segment};
 use super::super::seal::{archive_key, footer_of};
 use super::super::seams::{Delivery, PartitionLog, WallClock};
@@ -39,6 +40,7 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
         );
         self.state.begin_replay(Replay { end: footer.end, rejected: footer.rejected.clone() });
         self.adopting = Some(footer);
+        fail_point::pass(FailPoint::Adopting);
         Ok(())
     }
 
