@@ -6,6 +6,9 @@
 //! OpenTelemetry's own variables say where to: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`,
 //! `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and so on; OTLP over HTTP with protobuf. Without an endpoint nothing is
 //! exported, and nothing is started.
+//!
+//! Not part of `make test`, for the time that it takes to compile:
+//! `cargo test --release --locked -p kappa-pipeline --features otlp --lib traces`.
 
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
@@ -96,7 +99,8 @@ impl Drop for Traces {
     }
 }
 
-#[cfg(all(test, feature = "otlp"))]
+#[cfg(feature = "otlp")]
+#[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
