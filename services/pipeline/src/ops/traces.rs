@@ -68,13 +68,13 @@ where
 {
     use anyhow::Context as _;
     use opentelemetry::trace::TracerProvider as _;
-    use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+    use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::trace::SdkTracerProvider;
     use tracing_subscriber::filter::Targets;
 
     let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
-    let exporter = endpoint.into_iter().fold(exporter, |exporter, endpoint| exporter.with_endpoint(endpoint));
+    let exporter = endpoint.into_iter().fold(exporter, WithExportConfig::with_endpoint);
     let exporter = exporter.build().context("cannot export traces by OTLP")?;
     // OTEL_SERVICE_NAME goes before ours.
     let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
