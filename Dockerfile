@@ -13,11 +13,12 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     && apt-get update \
     && apt-get install --yes --no-install-recommends g++ make perl pkg-config zlib1g-dev
 WORKDIR /src
+ARG REVISION=unknown
 COPY . .
 # The caches keep downloads and everything compiled between builds; what the image needs is taken out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --bin kappa --bin kappa-dashboard --bin kappa-loadtest \
+    KAPPA_REVISION="${REVISION}" cargo build --release --locked --bin kappa --bin kappa-dashboard --bin kappa-loadtest \
     && mkdir -p /out/bin /out/reports \
     && cp target/release/kappa target/release/kappa-dashboard target/release/kappa-loadtest /out/bin/ \
     && strip --strip-unneeded /out/bin/*

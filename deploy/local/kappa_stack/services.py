@@ -174,7 +174,8 @@ class Kafka(JavaService):
         argv = [
             java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", logging,
             "-cp", classpath, "kafka.tools.StorageTool", "format",
-            "--cluster-id", self.state["cluster_id"], "--config", str(properties),
+            # In one word: an id may begin with a dash.
+            f"--cluster-id={self.state['cluster_id']}", "--config", str(properties),
         ]  # fmt: skip
         result = subprocess.run(argv, env=_java_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if result.returncode != 0:

@@ -86,6 +86,11 @@ impl Reason {
         named.map_or_else(String::new, |(_, name)| (*name).to_owned())
     }
 
+    /// All names that are fixed: those of contract rules come on top.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMED.iter().map(|(_, name)| *name)
+    }
+
     /// The reason of that name; `None` for one that this version does not know.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(rule) = name.strip_prefix(CONTRACT) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,16 @@ class HotStore:
     url: str
     database: str
 
-    def query(self, sql: str) -> list[dict[str, Any]]:
-        settings = {"output_format_json_quote_64bit_integers": "0", "output_format_json_quote_denormals": "1"}
+    def query_within(self, sql: str) -> list[dict[str, Any]]:
+        """As `query`, for statements whose tables have no database in front."""
+        return self.query(sql, {"database": self.database})
+
+    def query(self, sql: str, parameters: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        settings = {
+            "output_format_json_quote_64bit_integers": "0",
+            "output_format_json_quote_denormals": "1",
+            **(parameters or {}),
+        }
         answer = requests.post(self.url, params=settings, data=f"{sql} FORMAT JSONEachRow".encode(), timeout=TIMEOUT)
         assert answer.ok, f"ClickHouse answered {answer.status_code} to {sql}: {answer.text.strip()}"
         return [json.loads(line) for line in answer.text.splitlines() if line]

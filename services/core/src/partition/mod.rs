@@ -231,6 +231,19 @@ impl PartitionState {
 
     /// Takes in the records from `index` on. Records before the current position are passed over.
     pub fn process(&mut self, batch: &LogBatch, index: usize) -> Progress {
+        self.process_watched(batch, index, || ())
+    }
+
+    /// As [`Self::process`]; `decoded` is called between its two stages, for whoever measures them: before it, records
+    /// are decoded, judged and digested; behind it, they are added to the windows.
+    pub fn process_watched(&mut self, batch: &LogBatch, index: usize, decoded: impl FnOnce()) -> Progress {
+        let progress = self.decode_all(batch, index);
+        decoded();
+        self.add_events();
+        progress
+    }
+
+    fn decode_all(&mut self, batch: &LogBatch, index: usize) -> Progress {
         let start = index.max(batch.position_of(self.position));
         for index in start..batch.len() {
             batch.prefetch(index + 2 * RECORDS_AHEAD);
@@ -241,12 +254,10 @@ impl PartitionState {
                 self.process_record(&batch.get(index), index)
             };
             if let Some(stop) = stop {
-                self.add_events();
                 self.segment.digest.update(batch, start..index);
                 return stop;
             }
         }
-        self.add_events();
         self.segment.digest.update(batch, start..batch.len());
         Progress::Consumed
     }

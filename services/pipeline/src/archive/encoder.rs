@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::footer::SegmentFooter;
 use super::segment_file::{SegmentFile, SegmentFormat};
 use crate::memory::{MemoryBudget, Reservation};
+use crate::ops::metrics::STAGE_DURATION;
 
 /// Batches that may wait for a lane.
 const QUEUE: usize = 4;
@@ -129,10 +131,12 @@ impl SegmentEncoder {
         let job = move || {
             let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
             if let FileState::Writing(file) = &mut *state {
+                let started = Instant::now();
                 match file.write(&rows) {
                     Ok(()) => held.store(file.memory(), Ordering::Relaxed),
                     Err(error) => *state = FileState::Failed(error.into()),
                 }
+                metrics::histogram!(STAGE_DURATION, "stage" => "encode").record(started.elapsed());
             }
             drop(rows);
             drop(reservation);

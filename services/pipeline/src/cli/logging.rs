@@ -1,38 +1,23 @@
-//! Where logs go, and how much of them.
+//! Where logs go, in which form, and how much of them: flags over environment over `[log]` of the configuration.
 
-use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::Args;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
+use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::ops::log_filter;
-
-/// For people or for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-}
-
-/// How much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
+use crate::ops::traces::{self, Traces};
 
 /// Flags of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub(super) struct LoggingArguments {
-    /// Form of the log lines on standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Pretty, env = "KAPPA_LOG_FORMAT")]
-    log_format: LogFormat,
+    /// Form of the log lines on standard error [default: log.format, pretty if nobody sets it].
+    #[arg(long, global = true, value_enum, env = "KAPPA_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
 
-    /// How much is logged [default: what RUST_LOG says, else info].
+    /// How much is logged [default: what RUST_LOG says, else log.level, else info].
     ///
     /// Of RUST_LOG's directives one for `object_store` must be named: otherwise it warns only.
     #[arg(long, global = true, value_enum)]
@@ -40,31 +25,40 @@ pub(super) struct LoggingArguments {
 }
 
 impl LoggingArguments {
-    /// Installs the process's logging.
-    pub(super) fn install(&self) -> anyhow::Result<()> {
-        let subscriber = tracing_subscriber::fmt().with_env_filter(self.filter()).with_writer(std::io::stderr);
-        let installed = match self.log_format {
-            LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).try_init(),
+    /// Installs the process's logging, and the export of traces if it was built in and asked for. Traces end with what is
+    /// returned.
+    pub(super) fn install(&self, config: &LogConfig) -> anyhow::Result<Traces> {
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = match self.log_format.unwrap_or(config.format) {
+            LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
             LogFormat::Pretty => {
                 let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-                subscriber.with_ansi(terminal).with_target(false).try_init()
+                lines.with_ansi(terminal).with_target(false).boxed()
             }
         };
-        installed.map_err(|error| anyhow::anyhow!("cannot install logging: {error}"))
+        let (traces, exporter) = traces::from_environment()?;
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(self.filter(config))).with(exporter);
+        subscriber.try_init().map_err(|error| anyhow::anyhow!("cannot install logging: {error}"))?;
+        traces.warn_if_missing();
+        Ok(traces)
     }
 
-    /// The flag over `RUST_LOG` over the default. Libraries are quieter than we are.
-    fn filter(&self) -> EnvFilter {
-        let of_level = |level: &str, libraries: &str| {
-            EnvFilter::new(format!("{libraries},kappa={level},kappa_core={level},kappa_pipeline={level}"))
-        };
+    fn filter(&self, config: &LogConfig) -> EnvFilter {
         match self.log_level {
-            Some(LogLevel::Error) => of_level("error", "error"),
-            Some(LogLevel::Warn) => of_level("warn", "warn"),
-            Some(LogLevel::Info) => of_level("info", "warn"),
-            Some(LogLevel::Debug) => of_level("debug", "info,object_store=warn,librdkafka=debug"),
-            Some(LogLevel::Trace) => of_level("trace", "debug"),
-            None => log_filter::from_environment().unwrap_or_else(|| of_level("info", "warn")),
+            Some(level) => of_level(level),
+            None => log_filter::from_environment().unwrap_or_else(|| of_level(config.level)),
         }
     }
+}
+
+/// Libraries are quieter than we are.
+fn of_level(level: LogLevel) -> EnvFilter {
+    let (ours, libraries) = match level {
+        LogLevel::Error => ("error", "error"),
+        LogLevel::Warn => ("warn", "warn"),
+        LogLevel::Info => ("info", "warn"),
+        LogLevel::Debug => ("debug", "info,object_store=warn,librdkafka=debug"),
+        LogLevel::Trace => ("trace", "debug"),
+    };
+    EnvFilter::new(format!("{libraries},kappa={ours},kappa_core={ours},kappa_pipeline={ours}"))
 }

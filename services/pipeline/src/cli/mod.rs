@@ -1,4 +1,4 @@
-//! The command line: `kappa run | migrate | schema | config | doctor | health | demo`.
+//! The command line: `kappa run | migrate | schema | config | doctor | health | metrics | demo`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong configuration or use. What a command has to say goes to standard output, logs
 //! and errors to standard error.
@@ -17,9 +17,11 @@ use clap::{Args, Parser, Subcommand};
 use kappa_core::decode::ReaderSchema;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, ConfigurationError, Needs};
+use crate::config::{Config, ConfigurationError, Needs, Sources};
 use crate::demo::{self, DemoArguments};
 use crate::ops::advice::render;
+use crate::ops::metrics::{self, TableFormat};
+use crate::ops::traces::Traces;
 use crate::ops::{doctor, migrate};
 use crate::run::Application;
 use configuration::{ConfigArguments, ConfigCommand};
@@ -67,6 +69,7 @@ enum Command {
     Config(ConfigCommand),
     Doctor(DoctorArguments),
     Health(HealthArguments),
+    Metrics(MetricsArguments),
     Demo(DemoArguments),
 }
 
@@ -126,10 +129,26 @@ struct DoctorArguments {
     json: bool,
 }
 
+const METRICS_EXAMPLES: &str = "\
+Examples:
+  kappa metrics > docs/metrics.md
+  kappa metrics --format json | jq -r '.[].name'
+
+What a running pipeline has measured is at its own address: curl http://127.0.0.1:9464/metrics";
+
+/// Print the table of all metrics that the pipeline exports: name, type, unit, labels, meaning.
+#[derive(Debug, Args)]
+#[command(after_help = METRICS_EXAMPLES)]
+struct MetricsArguments {
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = TableFormat::Markdown)]
+    format: TableFormat,
+}
+
 /// Everything that `main` does.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = prepare(&cli).and_then(|()| {
+    let outcome = prepare(&cli).and_then(|_traces| {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(ASYNC_THREADS).enable_all().build().context("cannot start the runtime")?;
         let outcome = runtime.block_on(dispatch(cli.command));
@@ -147,12 +166,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn prepare(cli: &Cli) -> anyhow::Result<()> {
-    match cli.command {
+fn prepare(cli: &Cli) -> anyhow::Result<Traces> {
+    let config = match &cli.command {
         // Its screen is no place for logs; it writes them to a file.
-        Command::Demo(_) => Ok(()),
-        _ => cli.logging.install(),
-    }
+        Command::Demo(_) => return Ok(Traces::none()),
+        Command::Run(arguments) => arguments.config.load(Needs::Nothing),
+        Command::Migrate(arguments) => arguments.config.load(Needs::Nothing),
+        Command::Doctor(arguments) => arguments.config.load(Needs::Nothing),
+        Command::Schema(_) | Command::Config(_) | Command::Metrics(_) => Sources::default().load(Needs::Nothing),
+    };
+    // One that is wrong is the command's own to report.
+    let config = config.or_else(|_| Sources::default().load(Needs::Nothing))?;
+    cli.logging.install(&config.config.log)
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
@@ -163,6 +188,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(command) => configuration::dispatch(&command),
         Command::Doctor(arguments) => examine(&arguments).await,
         Command::Health(arguments) => health::ask(&arguments).await,
+        Command::Metrics(arguments) => print_metrics(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
     }
 }
@@ -225,6 +251,11 @@ async fn examine(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
         println!("{diagnosis}");
     }
     Ok(if diagnosis.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_metrics(arguments: &MetricsArguments) -> anyhow::Result<ExitCode> {
+    print!("{}", metrics::document(arguments.format)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The reader schema, with the fields that the configuration names.

@@ -109,6 +109,8 @@ pub(super) const KEYS: &[Key] = &[
     key("pipeline.shutdown_timeout", "how long a graceful stop may take", DURATION),
     key("http.listen", "where metrics, health and status are served", "address:port; port 0 takes a free one"),
     key("http.ready_max_lag", "how far behind a partition may be while /readyz says yes", DURATION),
+    key("log.format", "form of the log lines on standard error; --log-format goes before it", "pretty or json"),
+    key("log.level", "how much is logged; --log-level and RUST_LOG go before it", "error, warn, info, debug or trace"),
 ];
 
 /// The key of that name.

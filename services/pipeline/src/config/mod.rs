@@ -22,7 +22,8 @@ pub use print::{PrintFormat, print};
 pub use problems::{ConfigurationError, Origin, Problem};
 pub use sections::{
     AnomalyConfig, CheckpointConfig, Config, DetectorKind, EventConfig, HotStoreConfig, HttpConfig, KafkaConfig,
-    LimitsConfig, ObjectStoreConfig, PipelineConfig, RegistryConfig, StoreConfig, WindowsConfig,
+    LimitsConfig, LogConfig, LogFormat, LogLevel, ObjectStoreConfig, PipelineConfig, RegistryConfig, StoreConfig,
+    WindowsConfig,
 };
 pub use values::{Secret, ServiceUrl, StartPolicy, StoreUrl};
 

@@ -42,6 +42,8 @@ pub struct Config {
     pub pipeline: PipelineConfig,
     /// Metrics, health and status.
     pub http: HttpConfig,
+    /// Log lines.
+    pub log: LogConfig,
 }
 
 /// `[kafka]`
@@ -218,6 +220,37 @@ pub struct HttpConfig {
     pub ready_max_lag: Duration,
 }
 
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the well-known levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// Form of the lines on standard error.
+    pub format: LogFormat,
+    /// How much is logged, where neither a flag nor `RUST_LOG` says it.
+    pub level: LogLevel,
+}
+
 impl Config {
     /// All defaults. The addresses without one hold placeholders that lead nowhere.
     pub(super) fn template() -> Self {
@@ -275,6 +308,7 @@ impl Config {
                 listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
                 ready_max_lag: Duration::from_mins(5),
             },
+            log: LogConfig { format: LogFormat::Pretty, level: LogLevel::Info },
         }
     }
 }

@@ -120,6 +120,8 @@ fn wrong_values_are_refused() {
         ("checkpoint.max_bytes", "900MiB"),
         ("limits.max_future_skew", "2d"),
         ("http.listen", "everywhere"),
+        ("log.format", "xml"),
+        ("log.level", "loud"),
         ("kafka.properties", "nonsense"),
         ("kafka", "nonsense"),
     ];

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::row_binary::{ANOMALY_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_window};
 use crate::config::{EventConfig, HotStoreConfig};
@@ -117,7 +118,8 @@ impl Writer {
             if under_way.len() >= CONCURRENT_INSERTS {
                 under_way.next().await;
             }
-            under_way.push(self.insert(query, body));
+            let span = tracing::info_span!(parent: None, "insert", topic = self.topic, query, bytes = body.len());
+            under_way.push(self.insert(query, body).instrument(span));
         }
         while under_way.next().await.is_some() {}
         let written: usize = requests.iter().map(|request| request.rows.windows.len()).sum();

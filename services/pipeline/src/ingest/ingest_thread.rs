@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kappa_core::record::LogBatch;
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Histogram};
 use rdkafka::ClientConfig;
 use rdkafka::Offset;
 use rdkafka::config::FromClientConfigAndContext;
@@ -22,6 +22,10 @@ use super::broker_queries::one_partition;
 use super::group_member::{Assignment, Assignments, GroupMember};
 use super::shared::{Arrival, Client, Command, Shared, Slot, WeakClient, lock};
 use crate::memory::Reservation;
+use crate::ops::metrics::{
+    INGEST_BATCHES, INGEST_BYTES, INGEST_HOLDING_BACK, INGEST_PAUSES, INGEST_RECORDS, INGEST_UNDELIVERED,
+    STAGE_DURATION,
+};
 use crate::partition::seams::{Delivery, LogLost};
 
 /// The longest sleep. Everything that matters wakes the thread; this bounds `max.poll.interval.ms`.
@@ -64,6 +68,8 @@ struct Metrics {
     pauses: Counter,
     holding_back: Gauge,
     undelivered: Gauge,
+    /// Once for each take from the client, whatever it brings.
+    fetch: Histogram,
 }
 
 impl IngestThread {
@@ -110,8 +116,10 @@ impl IngestThread {
             if self.steer() {
                 thread::park_timeout(HELD_BACK);
             } else if self.queue.waiting_records() > 0 {
+                let started = Instant::now();
                 let messages = self.queue.take(&mut buffer, self.shared.limits.linger);
                 self.deliver(&messages);
+                self.metrics.fetch.record(started.elapsed());
             } else {
                 thread::park_timeout(if self.seeks.is_empty() { IDLE } else { SEEK_AGAIN });
             }
@@ -335,7 +343,12 @@ impl IngestThread {
             }
             _ => {
                 if assignment.last_error.replace(code) != Some(code) {
-                    error!(partition, "Kafka cannot be read at the moment, trying on: {code}: {text}");
+                    error!(
+                        topic,
+                        partition,
+                        offset = assignment.next_offset,
+                        "Kafka cannot be read at the moment, trying on: {code}: {text}"
+                    );
                 }
                 self.member().client_error(code, text);
                 None
@@ -367,12 +380,13 @@ impl IngestThread {
 impl Metrics {
     fn new() -> Self {
         Self {
-            records: metrics::counter!("kappa_ingest_records_total"),
-            bytes: metrics::counter!("kappa_ingest_bytes_total"),
-            batches: metrics::counter!("kappa_ingest_batches_total"),
-            pauses: metrics::counter!("kappa_ingest_pauses_total"),
-            holding_back: metrics::gauge!("kappa_ingest_holding_back"),
-            undelivered: metrics::gauge!("kappa_ingest_undelivered_bytes"),
+            records: metrics::counter!(INGEST_RECORDS),
+            bytes: metrics::counter!(INGEST_BYTES),
+            batches: metrics::counter!(INGEST_BATCHES),
+            pauses: metrics::counter!(INGEST_PAUSES),
+            holding_back: metrics::gauge!(INGEST_HOLDING_BACK),
+            undelivered: metrics::gauge!(INGEST_UNDELIVERED),
+            fetch: metrics::histogram!(STAGE_DURATION, "stage" => "fetch"),
         }
     }
 }

@@ -160,12 +160,15 @@ impl GroupOffsets for KafkaGroup {
             self.shared.send(Command::Commit { slot: Arc::clone(&self.slot), offset, answer });
             match answered.await {
                 Ok(Ok(())) if last_error.is_some() => {
-                    info!(partition, offset, "committed after all");
+                    info!(topic = self.shared.topic, partition, offset, "committed after all");
                     return Ok(());
                 }
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(code)) if last_error != Some(code) => {
-                    warn!(partition, offset, "the offset could not be committed, trying on: {code}");
+                    warn!(
+                        topic = self.shared.topic,
+                        partition, offset, "the offset could not be committed, trying on: {code}"
+                    );
                     last_error = Some(code);
                 }
                 Ok(Err(code)) => debug!(partition, offset, "the offset still could not be committed: {code}"),

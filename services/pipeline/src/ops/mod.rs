@@ -13,5 +13,6 @@ pub mod object_stores;
 pub mod probe;
 pub mod status;
 mod totals;
+pub mod traces;
 
 pub use dependencies::{Dependency, DependencyReport};

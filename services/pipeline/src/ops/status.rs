@@ -100,6 +100,10 @@ pub struct PartitionStatus {
     pub rows_total: u64,
     /// Refused records since the assignment, by reason.
     pub rejects_by_reason: BTreeMap<String, u64>,
+    /// Segments that are cut and not yet committed.
+    pub segments_sealing: u64,
+    /// When the oldest of them was cut, milliseconds since the epoch.
+    pub sealing_since_ms: Option<i64>,
     /// Windows that are not closed yet.
     pub open_windows: u64,
     /// Series with state.

@@ -22,5 +22,7 @@ mod worker;
 
 pub use context::{Pacing, PartitionContext, SegmentSizes, Stores};
 pub use observer::Observer;
+#[cfg(all(test, feature = "otlp"))]
+pub(crate) use observer::seal_span;
 pub use restore::StoppedLoudly;
 pub use worker::{PartitionEnd, run_partition};

@@ -1,14 +1,19 @@
 //! What a partition tells the outside: status, logs, counters. Nothing here changes what it does.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kappa_core::partition::{PartitionState, RejectedRecords, SegmentCut};
 use kappa_core::reject::Reason;
+use metrics::Histogram;
 use object_store::path::Path;
+use tracing::Span;
 
 use super::seams::Delivery;
 use crate::ops::Dependency;
+use crate::ops::metrics::STAGE_DURATION;
 use crate::ops::status::{PartitionHandle, PartitionState as Phase, StatusBoard};
 use crate::storage::StoreHealth;
 
@@ -17,6 +22,8 @@ use crate::storage::StoreHealth;
 pub struct Observer {
     board: Arc<StatusBoard>,
     line: PartitionHandle,
+    decode: Histogram,
+    windows: Histogram,
 }
 
 /// How far a worker has come, beside its state.
@@ -27,6 +34,9 @@ pub(super) struct Sighting {
     pub(super) last_timestamp_ms: Option<i64>,
     pub(super) segment_opened_at_ms: Option<i64>,
     pub(super) segment_bytes: usize,
+    /// Segments that are cut and not yet committed, and when the oldest of them was cut.
+    pub(super) sealing: usize,
+    pub(super) sealing_since_ms: Option<i64>,
     pub(super) now_ms: i64,
 }
 
@@ -49,7 +59,14 @@ impl Sighting {
 impl Observer {
     /// For a newly assigned partition.
     pub fn new(board: &Arc<StatusBoard>, partition: i32) -> Self {
-        Self { board: Arc::clone(board), line: board.add_partition(partition) }
+        let stage = |name: &'static str| metrics::histogram!(STAGE_DURATION, "stage" => name);
+        let line = board.add_partition(partition);
+        Self { board: Arc::clone(board), line, decode: stage("decode"), windows: stage("windows") }
+    }
+
+    /// The log position up to which records were processed, as far as is known.
+    pub fn position(&self) -> Option<i64> {
+        self.line.snapshot().position
     }
 
     /// Takes the partition's line off the board.
@@ -80,6 +97,8 @@ impl Observer {
                 sighting.segment_opened_at_ms.map(|opened| (sighting.now_ms - opened).max(0) as f64 / 1e3);
             line.segment_rows = state.segment_rows();
             line.segment_bytes = sighting.segment_bytes as u64;
+            line.segments_sealing = sighting.sealing as u64;
+            line.sealing_since_ms = sighting.sealing_since_ms;
             line.open_windows = windows.open_windows() as u64;
             line.series = windows.series_count() as u64;
             line.late_total = windows.late_events();
@@ -89,6 +108,12 @@ impl Observer {
     /// Records came from the log.
     pub(super) fn fetched(&self, bytes: usize) {
         self.board.totals().bytes_in.add(bytes as u64);
+    }
+
+    /// How long a batch took to be decoded, and to be added to the windows.
+    pub(super) fn processed(&self, decoding: Duration, counting: Duration) {
+        self.decode.record(decoding);
+        self.windows.record(counting);
     }
 
     /// So many records were accepted.
@@ -135,9 +160,17 @@ impl Observer {
     }
 }
 
-pub(super) fn log_cut(partition: i32, cut: &SegmentCut, because: &'static str) {
+/// The span of a segment from its cut to its commit; the steps of the seal are its children. A trace of its own: the
+/// partition lives for weeks.
+pub(crate) fn seal_span(topic: &str, partition: i32, segment: Range<i64>) -> Span {
+    let Range { start, end } = segment;
+    tracing::info_span!(parent: None, "seal", topic, partition, offset = start, end)
+}
+
+pub(super) fn log_cut(topic: &str, partition: i32, cut: &SegmentCut, because: &'static str) {
+    let SegmentCut { start, end, rows, .. } = cut;
     let rejects = cut.rejects.len();
-    tracing::debug!(partition, start = cut.start, end = cut.end, rows = cut.rows, rejects, because, "segment cut");
+    tracing::debug!(topic, partition, offset = start, end, rows, rejects, because, "segment cut");
 }
 
 impl StoreHealth for Observer {

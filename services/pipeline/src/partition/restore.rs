@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kappa_core::partition::PartitionState;
 use kappa_core::snapshot::SnapshotError;
 use object_store::path::Path;
+use tracing::Instrument as _;
 
 use super::context::PartitionContext;
 use super::fail_point::{self, FailPoint};
@@ -119,7 +120,8 @@ pub(super) async fn restore<R, H, C, L: PartitionLog>(
         Some(committed) => committed,
         None => first_start(context, log, &bounds).await?,
     };
-    let state = load(context, log, position, &bounds).await?;
+    let state = load(context, log, position, &bounds).instrument(tracing::info_span!("load_snapshot")).await?;
+    tracing::Span::current().record("offset", state.position());
     check_bounds(state.position(), &log.bounds().await)?;
     log.seek(state.position()).await.map_err(StoppedLoudly::from)?;
     fail_point::pass(FailPoint::Restored);
@@ -139,6 +141,7 @@ async fn first_start<R, H, C, L: PartitionLog>(
         // The group's offsets have expired, or the crash came between snapshot and commit. Whatever has a snapshot is
         // durable up to there.
         tracing::info!(
+            topic = context.settings.topic,
             partition = context.partition,
             offset = newest,
             "no committed offset: going on from the newest snapshot"

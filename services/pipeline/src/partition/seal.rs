@@ -6,6 +6,7 @@ use kappa_core::partition::SegmentCut;
 use object_store::path::Path;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::context::PartitionContext;
 use super::fail_point::{self, FailPoint};
@@ -27,6 +28,8 @@ pub(super) struct SegmentToSeal {
     pub(super) emitted_before: Acknowledgements,
     /// The memory that the cut holds.
     pub(super) reservation: Reservation,
+    /// Ends when the last that seals it lets go of it.
+    pub(super) span: Span,
 }
 
 /// A segment whose cut stands, with its dead letters written.
@@ -35,6 +38,7 @@ pub(super) struct ArchivedSegment {
     cut: SegmentCut,
     emitted_before: Acknowledgements,
     reservation: Reservation,
+    span: Span,
 }
 
 impl ArchivedSegment {
@@ -77,20 +81,22 @@ pub(super) struct Archiver<R, H, C, G> {
 impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
     pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
-        let SegmentToSeal { mut cut, encoder, emitted_before, reservation } = segment;
+        let SegmentToSeal { mut cut, encoder, emitted_before, reservation, span } = segment;
         fail_point::pass(FailPoint::Cut);
         let started = Instant::now();
-        if let Some(encoder) = encoder
-            && !self.create_archive_object(&cut, encoder).await.map_err(SealReport::Stopped)?
-        {
-            return Err(SealReport::LostTheRace);
+        if let Some(encoder) = encoder {
+            let created = self.create_archive_object(&cut, encoder).instrument(info_span!(parent: &span, "archive"));
+            if !created.await.map_err(SealReport::Stopped)? {
+                return Err(SealReport::LostTheRace);
+            }
         }
         fail_point::pass(FailPoint::Archived);
         let started = took("archive", started);
-        self.create_dead_letters(&mut cut).await.map_err(SealReport::Stopped)?;
+        let created = self.create_dead_letters(&mut cut).instrument(info_span!(parent: &span, "dead_letters"));
+        created.await.map_err(SealReport::Stopped)?;
         fail_point::pass(FailPoint::DeadLettersWritten);
         took("dead_letters", started);
-        Ok(ArchivedSegment { cut, emitted_before, reservation })
+        Ok(ArchivedSegment { cut, emitted_before, reservation, span })
     }
 
     /// Step 1. Returns whether the cut stands.
@@ -169,25 +175,28 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
 
     /// Steps 3 to 5, for one segment after the other.
     pub(super) async fn commit(&mut self, segment: ArchivedSegment) -> SealReport {
-        let ArchivedSegment { cut, emitted_before, reservation } = segment;
+        let ArchivedSegment { cut, emitted_before, reservation, span } = segment;
         let (end, snapshot) = (cut.end, cut.snapshot);
         let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
         let started = Instant::now();
-        self.write_hot_rows(rows, emitted_before).await;
+        self.write_hot_rows(rows, emitted_before).instrument(info_span!(parent: &span, "hot_store")).await;
         fail_point::pass(FailPoint::RowsWritten);
         let started = took("hot_store", started);
-        if let Err(stopped) = self.create_snapshot(end, &snapshot).await {
+        let created = self.create_snapshot(end, &snapshot).instrument(info_span!(parent: &span, "snapshot"));
+        if let Err(stopped) = created.await {
             return SealReport::Stopped(stopped);
         }
         fail_point::pass(FailPoint::SnapshotWritten);
         let started = took("snapshot", started);
-        if self.group.commit(end).await.is_err() {
+        if self.group.commit(end).instrument(info_span!(parent: &span, "commit")).await.is_err() {
             return SealReport::NotTheOwner;
         }
         fail_point::pass(FailPoint::Committed);
         took("commit", started);
-        self.context.observer.committed(end, self.context.clock.now_ms());
-        drop(reservation);
+        let PartitionContext { settings, partition, observer, clock, .. } = &*self.context;
+        observer.committed(end, clock.now_ms());
+        tracing::debug!(topic = settings.topic, partition, offset = end, "segment committed");
+        drop((reservation, span));
         self.prune_snapshots(end).await;
         fail_point::pass(FailPoint::Pruned);
         SealReport::Committed

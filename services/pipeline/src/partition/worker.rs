@@ -6,16 +6,17 @@ mod schemas;
 mod sealing;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kappa_core::partition::{PartitionState, Progress};
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use self::emission::Emission;
 use self::schemas::SchemaLookup;
 use self::sealing::SealQueue;
 use super::context::PartitionContext;
-use super::observer::{Sighting, log_cut};
+use super::observer::{Sighting, log_cut, seal_span};
 use super::restore::{NotRestored, StoppedLoudly, restore};
 use super::seal::{SealReport, SegmentToSeal};
 use super::seams::{Delivery, HotStore, PartitionLog, SchemaSource, WallClock};
@@ -69,7 +70,7 @@ where
             biased;
             // Nothing was taken in yet, so there is nothing to seal.
             _ = stop.wait_for(|stop| *stop) => break PartitionEnd::Sealed,
-            restored = restore(&context, &mut log) => match restored {
+            restored = restore(&context, &mut log).instrument(restore_span(&context)) => match restored {
                 Ok(state) => state,
                 Err(NotRestored::NotTheOwner) => break PartitionEnd::NotTheOwner,
                 Err(NotRestored::Stopped(stopped)) => break PartitionEnd::Stopped(stopped),
@@ -86,6 +87,12 @@ where
         context.observer.stopped(stopped);
     }
     end
+}
+
+/// A trace of its own. `offset` follows when it is known.
+fn restore_span<R, H, C>(context: &PartitionContext<R, H, C>) -> tracing::Span {
+    let PartitionContext { settings, partition, .. } = context;
+    tracing::info_span!(parent: None, "restore", topic = settings.topic, partition, offset = tracing::field::Empty)
 }
 
 struct Worker<'a, R, H, C, L: PartitionLog> {
@@ -213,7 +220,10 @@ where
 
     fn process(&mut self, delivery: &Delivery, index: usize) -> Progress {
         let (rows, rejects) = (self.state.segment_rows(), self.state.segment_rejects().len());
-        let progress = self.state.process(&delivery.batch, index);
+        let started = Instant::now();
+        let mut decoded = started;
+        let progress = self.state.process_watched(&delivery.batch, index, || decoded = Instant::now());
+        self.context.observer.processed(decoded - started, decoded.elapsed());
         self.context.observer.taken_in(self.state.segment_rows() - rows);
         self.context.observer.rejected(self.state.segment_rejects(), rejects);
         progress
@@ -239,6 +249,7 @@ where
         let late = self.state.windows().late_events();
         self.context.observer.late(late.saturating_sub(self.late_reported));
         self.late_reported = late;
+        (self.sighting.sealing, self.sighting.sealing_since_ms) = self.sealing.under_way();
         self.context.observer.progress(&self.state, &self.sighting);
         Ok(())
     }
@@ -315,7 +326,9 @@ where
     async fn cut(&mut self, reason: &'static str) -> Result<(), Interrupt> {
         self.encode_rows().await?;
         let Some(cut) = self.state.cut() else { return Ok(()) };
-        log_cut(self.context.partition, &cut, reason);
+        let (topic, partition) = (self.context.settings.topic.as_str(), self.context.partition);
+        log_cut(topic, partition, &cut, reason);
+        let span = seal_span(topic, partition, cut.start..cut.end);
         self.context.observer.flagged(cut.anomalies.len());
         self.sighting.segment_opened_at_ms = None;
         let encoder = if let Some(footer) = self.adopting.take() {
@@ -330,7 +343,8 @@ where
         let rows = cut.window_rows.len() * size_of::<kappa_core::rows::WindowRow>();
         let reservation = self.context.budget.reserve(rows + cut.rejects.memory() + cut.snapshot.len());
         let emitted_before = self.emission.so_far();
-        self.sealing.push(SegmentToSeal { cut, encoder, emitted_before, reservation });
+        let segment = SegmentToSeal { cut, encoder, emitted_before, reservation, span };
+        self.sealing.push(segment, self.context.clock.now_ms());
         self.note_memory();
         Ok(())
     }
@@ -343,7 +357,8 @@ where
             }
             SealReport::Committed => Ok(()),
             SealReport::LostTheRace => {
-                tracing::info!(partition = self.context.partition, "another owner's cut stands: adopting it");
+                let PartitionContext { settings, partition, .. } = &**self.context;
+                tracing::info!(topic = settings.topic, partition, "another owner's cut stands: adopting it");
                 Err(Interrupt::StartOver)
             }
             SealReport::NotTheOwner => Err(Interrupt::End(PartitionEnd::NotTheOwner)),

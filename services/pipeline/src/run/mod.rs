@@ -24,7 +24,7 @@ use crate::ingest::{AssignmentEvent, Consumer, IngestLimits, IngestStatus, Kafka
 use crate::memory::MemoryBudget;
 use crate::ops::Dependency;
 use crate::ops::http::HttpServer;
-use crate::ops::metrics::Metrics;
+use crate::ops::metrics::{CHECKPOINT_INTERVAL, Metrics, STORE_PROBE};
 use crate::ops::object_stores;
 use crate::ops::probe;
 use crate::ops::status::StatusBoard;
@@ -74,6 +74,7 @@ impl Application {
             sizes: Arc::new(SegmentSizes::default()),
             board: Arc::clone(&board),
         };
+        metrics::gauge!(CHECKPOINT_INTERVAL).set(config.checkpoint.interval.as_secs_f64());
         let workers = Workers::start(&shared, config.pipeline.workers, &lanes(config.pipeline.workers)?)?;
         Ok(Self { config, http, board, budget, stores, workers })
     }
@@ -120,10 +121,16 @@ impl Application {
 
 /// Every start asks again whether the stores create atomically: everything rests on it.
 async fn wait_until_usable(stores: &Stores, board: &StatusBoard) -> anyhow::Result<()> {
-    let named =
-        [("archive.url", &stores.archive), ("dead_letter.url", &stores.dead_letters), ("state.url", &stores.state)];
-    for (key, root) in named {
+    let named = [
+        ("archive", "archive.url", &stores.archive),
+        ("dead_letter", "dead_letter.url", &stores.dead_letters),
+        ("state", "state.url", &stores.state),
+    ];
+    let probed = named.map(|(store, key, root)| (metrics::gauge!(STORE_PROBE, "store" => store), key, root));
+    for (gauge, key, root) in &probed {
+        gauge.set(0.0);
         probe::wait_until_usable(key, root, board).await?;
+        gauge.set(1.0);
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ pub(super) struct Shared {
 /// The worker threads.
 #[derive(Debug)]
 pub(super) struct Workers {
+    topic: String,
     threads: Vec<mpsc::UnboundedSender<Order>>,
     stop: watch::Sender<bool>,
     /// Partitions that ended in another way than asked: their number and why.
@@ -73,16 +74,16 @@ impl Workers {
                 .context("cannot start a worker thread")?;
             threads.push(orders);
         }
-        Ok(Self { threads, stop, failures })
+        Ok(Self { topic: shared.settings.topic.clone(), threads, stop, failures })
     }
 
     pub(super) fn assign(&self, log: Assigned) {
-        tracing::info!(partition = log.partition(), "partition assigned");
+        tracing::info!(topic = self.topic, partition = log.partition(), "partition assigned");
         self.send(log.partition(), Order::Start(Box::new(log)));
     }
 
     pub(super) fn revoke(&self, partition: i32) {
-        tracing::info!(partition, "partition revoked");
+        tracing::info!(topic = self.topic, partition, "partition revoked");
         self.send(partition, Order::Drop(partition));
     }
 
@@ -172,7 +173,9 @@ impl WorkerThread {
     fn on_end(&mut self, ended: Option<Result<(i32, PartitionEnd), tokio::task::JoinError>>) {
         match ended {
             Some(Ok((partition, PartitionEnd::Stopped(stopped)))) => {
-                tracing::error!(partition, "partition stopped, it needs a person: {stopped}");
+                let offset = self.running.get(&partition).and_then(|(_, observer)| observer.position());
+                let topic = &self.shared.settings.topic;
+                tracing::error!(topic, partition, offset, "partition stopped, it needs a person: {stopped}");
                 self.fail(format!("partition {partition}: {stopped}"));
             }
             Some(Ok((partition, end))) => tracing::debug!(partition, ?end, "partition ended"),

@@ -33,8 +33,9 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
         self.context.observer.phase(Phase::Adopting);
         self.context.observer.adopted();
         tracing::info!(
+            topic = self.context.settings.topic,
             partition = self.context.partition,
-            start,
+            offset = start,
             end = footer.end,
             "replaying a segment that is sealed"
         );

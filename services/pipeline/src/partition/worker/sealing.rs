@@ -1,6 +1,7 @@
 //! The queue of cut segments: sealed in order, in two tasks, while the worker goes on. The second commits what the first
 //! has archived; with the hot store away the archive runs ahead of it, within the memory budget.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use kappa_core::partition::PartitionState;
@@ -16,8 +17,8 @@ use super::super::seams::{GroupOffsets, HotStore, WallClock};
 pub(super) struct SealQueue {
     segments: mpsc::UnboundedSender<SegmentToSeal>,
     reports: mpsc::UnboundedReceiver<SealReport>,
-    /// Segments that were pushed and not yet reported as committed.
-    under_way: usize,
+    /// When each segment was pushed that is not yet reported as committed, oldest first.
+    under_way: VecDeque<i64>,
     _tasks: JoinSet<()>,
 }
 
@@ -60,26 +61,31 @@ impl SealQueue {
                 }
             }
         });
-        Self { segments, reports, under_way: 0, _tasks: tasks }
+        Self { segments, reports, under_way: VecDeque::new(), _tasks: tasks }
     }
 
-    pub(super) fn push(&mut self, segment: SegmentToSeal) {
+    pub(super) fn push(&mut self, segment: SegmentToSeal, now_ms: i64) {
         // After a report that was not "committed" the task takes no more; the worker sees that report next.
         if self.segments.send(segment).is_ok() {
-            self.under_way += 1;
+            self.under_way.push_back(now_ms);
         }
     }
 
     /// Whether a segment is not yet committed.
     pub(super) fn is_busy(&self) -> bool {
-        self.under_way > 0
+        !self.under_way.is_empty()
+    }
+
+    /// How many segments are not yet committed, and since when the oldest of them waits.
+    pub(super) fn under_way(&self) -> (usize, Option<i64>) {
+        (self.under_way.len(), self.under_way.front().copied())
     }
 
     /// What happened last; waits while nothing does.
     pub(super) async fn next_report(&mut self) -> SealReport {
         let Some(report) = self.reports.recv().await else { return std::future::pending().await };
         if !matches!(report, SealReport::Durable { .. }) {
-            self.under_way = self.under_way.saturating_sub(1);
+            self.under_way.pop_front();
         }
         report
     }

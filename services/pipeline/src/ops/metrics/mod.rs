@@ -1,102 +1,27 @@
-//! Every metric in one table, and the text that `/metrics` answers with.
+//! Every metric in one table ([`METRICS`]), and the text that `/metrics` answers with.
 //!
-//! Two kinds of metrics are told apart by where they live. What the [`StatusBoard`] knows is read off it at each scrape,
-//! so a partition that is gone leaves no stale gauge behind. Durations are histograms of a process-wide recorder, to be
-//! recorded where they arise: `metrics::histogram!(SEAL_DURATION, "step" => "archive").record(elapsed)`.
+//! Metrics are told apart by where they are kept. What the [`StatusBoard`] knows is read off it at each scrape, so a
+//! partition that is gone leaves no stale gauge behind. Durations are histograms of a process-wide recorder, to be
+//! recorded where they arise, once a batch or a segment and never once an event:
+//! `metrics::histogram!(SEAL_DURATION, "step" => "archive").record(elapsed)`. The rest is the system's ([`process`]).
+
+mod catalogue;
+mod document;
+mod process;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use metrics::{Label, Unit, counter, gauge};
+use kappa_core::reject::Reason;
+use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+pub use catalogue::*;
+use catalogue::{BUCKETS, Keeper, STAGE_BUCKETS};
+pub use document::{TableFormat, document};
+
 use super::status::{PartitionState, PartitionStatus, StatusBoard};
-
-/// How a metric behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// A distribution.
-    Histogram,
-}
-
-/// One line of the table.
-#[derive(Debug, Clone, Copy)]
-pub struct MetricSpec {
-    /// Its name, by Prometheus' conventions: base units, `_total` for counters.
-    pub name: &'static str,
-    /// How it behaves.
-    pub kind: MetricKind,
-    /// Its unit.
-    pub unit: Unit,
-    /// Its labels.
-    pub labels: &'static [&'static str],
-    /// What it means.
-    pub help: &'static str,
-}
-
-macro_rules! metrics_table {
-    ($($constant:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal;)*) => {
-        $(#[doc = $help] pub const $constant: &str = $name;)*
-
-        /// All metrics.
-        pub const METRICS: &[MetricSpec] = &[$(MetricSpec {
-            name: $name,
-            kind: MetricKind::$kind,
-            unit: Unit::$unit,
-            labels: &[$($label),*],
-            help: $help,
-        }),*];
-    };
-}
-
-metrics_table! {
-    EVENTS = "kappa_events_total", Counter, Count, ["topic"], "Events accepted";
-    INPUT_BYTES = "kappa_input_bytes_total", Counter, Bytes, ["topic"], "Bytes of keys and values read from the log";
-    DEAD_LETTERS = "kappa_dead_letters_total", Counter, Count, ["topic", "reason"], "Records refused, by reason";
-    LATE_EVENTS = "kappa_late_events_total", Counter, Count, ["topic"], "Events that came after their window had closed";
-    ANOMALIES = "kappa_anomalies_total", Counter, Count, ["topic"], "Events flagged as anomalies";
-    WINDOWS_WRITTEN = "kappa_windows_written_total", Counter, Count, ["topic"], "Window rows written to the hot store";
-    ARCHIVE_FILES = "kappa_archive_files_total", Counter, Count, ["topic"], "Segments written to the archive";
-    ARCHIVE_BYTES = "kappa_archive_bytes_total", Counter, Bytes, ["topic"], "Bytes written to the archive";
-    ADOPTED_SEGMENTS = "kappa_adopted_segments_total", Counter, Count, ["topic"], "Segments whose cut was another process's";
-    DEPENDENCY_FAILURES = "kappa_dependency_failures_total", Counter, Count, ["dependency"], "Failed calls of a dependency";
-    DEPENDENCY_UP = "kappa_dependency_up", Gauge, Count, ["dependency"], "1 if the last call succeeded, 0 if it failed";
-    LAG = "kafka_consumergroup_lag", Gauge, Count, ["consumergroup", "topic", "partition"], "Records not yet processed";
-    LAG_SECONDS = "kafka_consumergroup_lag_seconds", Gauge, Seconds, ["consumergroup", "topic", "partition"],
-        "Age of the newest processed record while others are behind it, else 0";
-    POSITION = "kappa_partition_position", Gauge, Count, ["topic", "partition"], "Log position up to which records are processed";
-    COMMITTED = "kappa_partition_committed", Gauge, Count, ["topic", "partition"], "Log position up to which everything is durable";
-    COMMIT_AGE = "kappa_commit_age_seconds", Gauge, Seconds, ["topic", "partition"], "Time since the committed position last moved";
-    WATERMARK = "kappa_watermark_seconds", Gauge, Seconds, ["topic", "partition"], "Largest valid event time, as Unix time";
-    SEGMENT_AGE = "kappa_segment_age_seconds", Gauge, Seconds, ["topic", "partition"], "Age of the open segment";
-    SEGMENT_BYTES = "kappa_segment_bytes", Gauge, Bytes, ["topic", "partition"], "Encoded size of the open segment";
-    OPEN_WINDOWS = "kappa_open_windows", Gauge, Count, ["topic", "partition"], "Windows that are not closed yet";
-    SERIES = "kappa_series", Gauge, Count, ["topic", "partition"], "Series with state in memory";
-    PARTITION_STATE = "kappa_partition_state", Gauge, Count, ["topic", "partition", "state"], "1 for the state that the partition is in";
-    MEMORY_USED = "kappa_memory_used_bytes", Gauge, Bytes, [], "Memory that grows with the load, in use";
-    MEMORY_BUDGET = "kappa_memory_budget_bytes", Gauge, Bytes, [], "Its limit, limits.memory";
-    UPTIME = "kappa_uptime_seconds", Gauge, Seconds, [], "Time since the start";
-    BUILD_INFO = "kappa_build_info", Gauge, Count, ["version"], "Always 1";
-    PROCESS_MEMORY = "process_resident_memory_bytes", Gauge, Bytes, [], "Resident memory of the process";
-    PROCESS_CPU = "process_cpu_seconds_total", Counter, Seconds, [], "CPU time of the process, user and system";
-    SEAL_DURATION = "kappa_seal_duration_seconds", Histogram, Seconds, ["step"], "Time that a step of sealing a segment took";
-    HOT_WRITE_DURATION = "kappa_hot_store_write_duration_seconds", Histogram, Seconds, [],
-        "Time from handing rows to the hot store to its durable acknowledgement";
-    FRESHNESS = "kappa_freshness_seconds", Histogram, Seconds, [],
-        "Time from the Kafka timestamp of the newest event of a row to the row's acknowledgement by the hot store";
-    RESTORE_DURATION = "kappa_restore_duration_seconds", Histogram, Seconds, [], "Time from the start of a partition to a state from which it goes on";
-}
-
-/// Bounds of the histograms, seconds.
-const BUCKETS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
-
-/// The kernel counts CPU time of processes in hundredths of a second on every Linux.
-const CLOCK_TICKS: f64 = 100.0;
 
 /// What `/metrics` is made of.
 #[derive(Debug, Clone)]
@@ -116,7 +41,7 @@ impl Metrics {
         let recorder = builder()?.build_recorder();
         let recorded = recorder.handle();
         metrics::set_global_recorder(recorder).ok().context("another metrics recorder is installed already")?;
-        describe(|kind| kind == MetricKind::Histogram);
+        describe(Keeper::Recorder);
         Ok(shared.insert(Self { recorded }).clone())
     }
 
@@ -129,10 +54,10 @@ impl Metrics {
     pub fn render(&self, board: &StatusBoard) -> anyhow::Result<String> {
         let scrape = builder()?.build_recorder();
         metrics::with_local_recorder(&scrape, || {
-            describe(|kind| kind != MetricKind::Histogram);
+            describe(Keeper::Board);
             publish(board);
         });
-        Ok(scrape.handle().render() + &self.recorded.render())
+        Ok(scrape.handle().render() + &self.recorded.render() + &process::render())
     }
 
     /// Makes room: histograms keep each sample until they are looked at. To be called every few seconds.
@@ -143,11 +68,13 @@ impl Metrics {
 
 fn builder() -> anyhow::Result<PrometheusBuilder> {
     // All our histograms are durations; the suffix matcher leaves those of libraries alone.
-    Ok(PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?)
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(STAGE_DURATION.to_owned()), &STAGE_BUCKETS)?)
 }
 
-fn describe(wanted: impl Fn(MetricKind) -> bool) {
-    for metric in METRICS.iter().filter(|metric| wanted(metric.kind)) {
+fn describe(keeper: Keeper) {
+    for metric in METRICS.iter().filter(|metric| metric.keeper == keeper) {
         match metric.kind {
             MetricKind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
             MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
@@ -173,8 +100,9 @@ fn publish(board: &StatusBoard) {
     gauge!(MEMORY_USED).set(memory.used_bytes as f64);
     gauge!(MEMORY_BUDGET).set(memory.budget_bytes as f64);
     gauge!(UPTIME).set(board.uptime());
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    publish_process();
+    let build =
+        [("version", env!("CARGO_PKG_VERSION")), ("revision", env!("KAPPA_REVISION")), ("rustc", env!("KAPPA_RUSTC"))];
+    gauge!(BUILD_INFO, &build).set(1.0);
 }
 
 fn publish_totals(board: &StatusBoard) {
@@ -193,7 +121,9 @@ fn publish_totals(board: &StatusBoard) {
     for (name, total) in counts {
         counter!(name, vec![topic.clone()]).absolute(total.get());
     }
-    for (reason, count) in totals.dead_letters() {
+    // Of a counter that is not there before its first event, Prometheus does not see that event.
+    let none_yet = Reason::names().map(|name| (name.to_owned(), 0));
+    for (reason, count) in none_yet.chain(totals.dead_letters()) {
         counter!(DEAD_LETTERS, vec![topic.clone(), Label::new("reason", reason)]).absolute(count);
     }
 }
@@ -214,6 +144,9 @@ fn publish_partition(board: &StatusBoard, status: &PartitionStatus) {
     set(WATERMARK, &labels, status.watermark_ms.map(|watermark| watermark as f64 / 1000.0));
     set(SEGMENT_AGE, &labels, Some(status.segment_age_seconds.unwrap_or(0.0)));
     set(SEGMENT_BYTES, &labels, Some(status.segment_bytes as f64));
+    set(SEALING, &labels, Some(status.segments_sealing as f64));
+    let seal_age = status.sealing_since_ms.map_or(0.0, |since| (now_ms() - since).max(0) as f64 / 1000.0);
+    set(SEAL_AGE, &labels, Some(seal_age));
     set(OPEN_WINDOWS, &labels, Some(status.open_windows as f64));
     set(SERIES, &labels, Some(status.series as f64));
     for state in PartitionState::ALL {
@@ -232,33 +165,10 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }
 
-/// Memory and CPU of this process, where the system tells.
-fn publish_process() {
-    if let Some(bytes) = resident_memory() {
-        gauge!(PROCESS_MEMORY).set(bytes as f64);
-    }
-    if let Some(seconds) = cpu_seconds() {
-        counter!(PROCESS_CPU).absolute(seconds);
-    }
-}
-
-fn resident_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
-fn cpu_seconds() -> Option<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program may contain anything; the fields start behind its closing bracket.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = fields.get(11..13)?.iter().map(|ticks| ticks.parse().unwrap_or(0.0)).sum();
-    Some((ticks / CLOCK_TICKS) as u64)
-}
-
 #[cfg(test)]
 mod tests {
+    use metrics::Unit;
+
     use super::*;
     use crate::ops::Dependency;
 
@@ -294,9 +204,10 @@ mod tests {
             "# HELP kappa_events_total Events accepted",
             "kappa_events_total{topic=\"readings\"} 12",
             "kappa_dead_letters_total{topic=\"readings\",reason=\"tombstone\"} 3",
+            "kappa_dead_letters_total{topic=\"readings\",reason=\"bad_magic\"} 0",
             "kappa_dependency_up{dependency=\"registry\"} 0",
             "kafka_consumergroup_lag{consumergroup=\"kappa\",topic=\"readings\",partition=\"4\"} 2",
-            "kappa_watermark_seconds{topic=\"readings\",partition=\"4\"} 1.5",
+            "kappa_watermark_timestamp_seconds{topic=\"readings\",partition=\"4\"} 1.5",
             "kappa_partition_state{topic=\"readings\",partition=\"4\",state=\"running\"} 1",
             "kappa_partition_state{topic=\"readings\",partition=\"4\",state=\"starting\"} 0",
         ] {
