@@ -173,7 +173,9 @@ fn prepare(cli: &Cli) -> anyhow::Result<Traces> {
         Command::Run(arguments) => arguments.config.load(Needs::Nothing),
         Command::Migrate(arguments) => arguments.config.load(Needs::Nothing),
         Command::Doctor(arguments) => arguments.config.load(Needs::Nothing),
-        Command::Schema(_) | Command::Config(_) | Command::Metrics(_) => Sources::default().load(Needs::Nothing),
+        Command::Schema(_) | Command::Config(_) | Command::Health(_) | Command::Metrics(_) => {
+            Sources::default().load(Needs::Nothing)
+        }
     };
     // One that is wrong is the command's own to report.
     let config = config.or_else(|_| Sources::default().load(Needs::Nothing))?;
