@@ -9,12 +9,13 @@ use object_store::path::Path;
 
 use super::seams::Delivery;
 use crate::ops::Dependency;
-use crate::ops::status::{PartitionHandle, PartitionState as Phase, StatusBoard};
+use crate::ops::status::{PartitionHandle, PartitionState as Phase, RejectSample, StatusBoard};
 use crate::storage::StoreHealth;
 
 /// One partition's line on the board, and the board.
 #[derive(Debug, Clone)]
 pub struct Observer {
+    partition: i32,
     board: Arc<StatusBoard>,
     line: PartitionHandle,
 }
@@ -49,7 +50,7 @@ impl Sighting {
 impl Observer {
     /// For a newly assigned partition.
     pub fn new(board: &Arc<StatusBoard>, partition: i32) -> Self {
-        Self { board: Arc::clone(board), line: board.add_partition(partition) }
+        Self { partition, board: Arc::clone(board), line: board.add_partition(partition) }
     }
 
     /// Takes the partition's line off the board.
@@ -98,11 +99,14 @@ impl Observer {
     }
 
     pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {
-        let mut by_reason: BTreeMap<&Reason, u64> = BTreeMap::new();
-        for cause in rejects.causes_from(from) {
-            *by_reason.entry(&cause.reject.reason).or_default() += 1;
+        let mut by_reason: BTreeMap<&Reason, (u64, usize)> = BTreeMap::new();
+        for (index, cause) in rejects.causes_from(from).iter().enumerate() {
+            let (count, last) = by_reason.entry(&cause.reject.reason).or_default();
+            (*count, *last) = (*count + 1, from + index);
         }
-        for (reason, count) in by_reason {
+        for (reason, (count, last)) in by_reason {
+            let (record, cause) = rejects.get(last);
+            self.board.show_reject(RejectSample::of(self.partition, &record, &cause.reject, cause.schema_id));
             let reason = reason.name();
             self.board.totals().add_dead_letters(&reason, count);
             self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += count);

@@ -163,7 +163,7 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
     pub(super) async fn commit(&mut self, segment: ArchivedSegment) -> SealReport {
         let ArchivedSegment { cut, emitted_before, reservation } = segment;
         let (end, snapshot) = (cut.end, cut.snapshot);
-        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
+        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies, sensors: cut.sensors };
         let started = Instant::now();
         self.write_hot_rows(rows, emitted_before).await;
         let started = took("hot_store", started);
