@@ -102,7 +102,7 @@ export function areaChart(element, height) {
     return new uPlot({
       width,
       height,
-      padding: [12, 8, 0, 0],
+      padding: [12, 24, 0, 0],
       legend: { show: false },
       cursor: { show: false },
       scales: { y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
@@ -140,7 +140,7 @@ export function bandChart(element, height, zoomed, readout) {
     return new uPlot({
       width,
       height,
-      padding: [12, 12, 0, 0],
+      padding: [12, 24, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: true, y: false, setScale: false }, points: { show: false }, focus: { prox: -1 } },
       axes: [{ ...x, values: CLOCK }, y],

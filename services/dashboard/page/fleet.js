@@ -152,7 +152,7 @@ export function fleetView(root) {
   const orderButtons = Object.keys(ORDER).map((name) => h("button", { type: "button", onclick: () => setOrder(name) }, `by ${name}`));
   const legend = h("p", { class: "legend" }, ...Object.entries(HEALTH).map(([name, { sign, text }]) =>
     h("span", { "data-health": name }, h("span", { class: "sign", "aria-hidden": "true" }, sign), ` ${text}`)));
-  const rule = h("p", { class: "hint" }, "Over three minutes. Watch: 5 % of sensors with an anomaly, 2 % of events of bad quality, or 5 % of sensors silent. Alert: 15 %, 10 %, 25 %.");
+  const rule = h("p", { class: "hint" }, "Over three minutes. Watch: 8 % of sensors with an anomaly, 2 % of events of bad quality, or 5 % of sensors silent. Alert: 20 %, 10 %, 25 %.");
   const sitePanel = h("section", { class: "panel" },
     h("div", { class: "panel-head" }, h("h2", null, "Sites"), legend, h("div", { class: "segmented", role: "group", "aria-label": "Order of the sites" }, orderButtons)),
     sites, rule);

@@ -1,7 +1,7 @@
 // The event stream: the newest frames, and whether they are still coming.
 
 const STALE_AFTER = 6_000;
-const HIDDEN_PATIENCE = 60_000;
+const HIDDEN_PATIENCE = 5_000;
 const LONGEST_PAUSE = 10_000;
 
 /** The newest frames; null before the first. `at` is when one came, by this clock. */
@@ -57,18 +57,23 @@ function onVisibility() {
     if (source.readyState === EventSource.CLOSED) open();
     return;
   }
-  // Nobody looks: the place is for somebody who does.
-  hiddenTimer = setTimeout(() => {
-    clearTimeout(retry);
-    source.close();
-    setState("disconnected");
-  }, HIDDEN_PATIENCE);
+  // Nobody looks: the place is for somebody who does. Besides, a browser opens six connections to a server, in all tabs.
+  hiddenTimer = setTimeout(pauseStream, HIDDEN_PATIENCE);
+}
+
+function pauseStream() {
+  clearTimeout(retry);
+  source.close();
+  setState("connecting");
 }
 
 /** Begins. */
 export function connect() {
   open();
   document.addEventListener("visibilitychange", onVisibility);
+  // A page that is left may be kept for the way back, with its connection open.
+  window.addEventListener("pagehide", pauseStream);
+  window.addEventListener("pageshow", onVisibility);
   setInterval(() => {
     if (live.state === "live" && Date.now() - live.at > STALE_AFTER) setState("stale");
     tell("clock");

@@ -18,8 +18,8 @@ pub const SETTLING_WINDOWS: i64 = 15;
 
 /// Health of a site by shares: of sensors with a flagged event, of events with bad quality, of sensors that have fallen
 /// silent within the hour.
-const WATCH: Shares = Shares { flagged: 0.05, bad: 0.02, silent: 0.05 };
-const ALERT: Shares = Shares { flagged: 0.15, bad: 0.10, silent: 0.25 };
+const WATCH: Shares = Shares { flagged: 0.08, bad: 0.02, silent: 0.05 };
+const ALERT: Shares = Shares { flagged: 0.20, bad: 0.10, silent: 0.25 };
 
 struct Shares {
     flagged: f64,
@@ -287,10 +287,10 @@ mod tests {
             let row = TotalsRow { sensors: 100, events: 1_000, flagged, bad, ..TotalsRow::default() };
             Site::of("a", &row, 100).health
         };
-        assert_eq!(site(4, 19), Health::Good);
-        assert_eq!(site(5, 0), Health::Watch);
+        assert_eq!(site(7, 19), Health::Good);
+        assert_eq!(site(8, 0), Health::Watch);
         assert_eq!(site(0, 20), Health::Watch);
-        assert_eq!(site(15, 0), Health::Alert);
+        assert_eq!(site(20, 0), Health::Alert);
         assert_eq!(site(0, 100), Health::Alert);
     }
 }
