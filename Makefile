@@ -4,6 +4,8 @@
 # make lint                          formatting, clippy, licences and advisories
 # make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
 # make load [SCENARIO=steady] [RATE=] [FOR=]   open-loop load, judged by gates; writes target/load/report.html and .json
+# make bench-page                    how long the live page answers over 100,000 sensors; writes target/bench/dashboard.json
+# make screenshots [AFTER=420]       the pictures of the README, of a live demo in a headless Chromium
 # make stack-up · make stack-down    the local stack alone; addresses in target/stack/env
 
 FOR      ?=
@@ -11,11 +13,12 @@ RATE     ?=
 SCENARIO ?= steady
 CASES    ?= main
 SEEDS    ?= 1000000
+AFTER    ?= 420
 
 CARGO := cargo
 KAPPA := target/release/kappa
 
-.PHONY: help demo test soak lint bench load stack-up stack-down build
+.PHONY: help demo test soak lint bench bench-page load screenshots stack-up stack-down build
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -46,6 +49,14 @@ lint:
 
 bench:
 	@benches/drain/run $(CASES)
+
+bench-page:
+	@benches/dashboard/run
+
+screenshots:
+	@tests/require cargo cc perl make python3 chromium chromedriver
+	@$(MAKE) --no-print-directory build
+	@"$$(deploy/local/python-env test)" -B docs/images/make-screenshots $(AFTER)
 
 load:
 	@tests/require cargo cc perl make python3 go mvn

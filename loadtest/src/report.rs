@@ -16,8 +16,8 @@ use crate::scenario::Scenario;
 use crate::timeline::{Columns, columns, latency_by_second};
 
 const PAGE: &str = include_str!("../assets/report.html");
-const CHARTS: &str = include_str!("../assets/uplot/uPlot.iife.min.js");
-const CHARTS_STYLE: &str = include_str!("../assets/uplot/uPlot.min.css");
+const CHARTS: &str = include_str!("../../assets/uplot/uPlot.iife.min.js");
+const CHARTS_STYLE: &str = include_str!("../../assets/uplot/uPlot.min.css");
 
 /// The percentiles of the latency plot.
 const PERCENTILES: [f64; 22] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from blocks.kappa_process import binary
 from blocks.stack import REPOSITORY
@@ -96,6 +98,14 @@ def test_ctrl_c_ends_with_a_comparison_that_agrees(terminal: Terminal) -> None:
     time.sleep(3)
     children = terminal.children()
     assert children, "there is no ClickHouse"
+    page = re.search(rb"The live page is at (http://[\d.:]+)", terminal.written)
+    assert page, terminal.written[-500:]
+    address = page[1].decode()
+    assert "<title>Kappa</title>" in requests.get(address, timeout=20).text
+    wait_for(
+        "the page to show events", 60,
+        lambda: (requests.get(f"{address}/api/live", timeout=20).json()["pulse"]["rate"] or 0) > 0, lambda: address,
+    )  # fmt: skip
     terminal.press(CTRL_C)
     assert terminal.wait_for_end(90) == 0, terminal.written[-3000:].decode(errors="replace")
     terminal.assert_as_before()

@@ -69,6 +69,19 @@ pub struct WindowRow {
     pub version: i64,
 }
 
+/// Where a sensor stands, as the newest event that it was told by says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SensorRow {
+    /// Text of the first key field.
+    pub sensor: Box<str>,
+    /// Text of the site field; empty where the event has none.
+    pub site: Box<str>,
+    /// Event time of that event, milliseconds since the epoch.
+    pub seen_at_ms: i64,
+    /// The log position behind that event; the highest wins.
+    pub version: i64,
+}
+
 /// One flagged event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnomalyRow {

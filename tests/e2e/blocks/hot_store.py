@@ -52,6 +52,10 @@ class HotStore:
         modifier = "FINAL" if final else ""
         return self.query(f"SELECT {_columns(ANOMALY_COLUMNS)} FROM {self.database}.anomalies {modifier} WHERE topic = '{topic}'")
 
+    def sensors(self, topic: str) -> list[dict[str, Any]]:
+        columns = "sensor, `partition`, site, toUnixTimestamp64Milli(seen_at) AS seen_at_ms, version"
+        return self.query(f"SELECT {columns} FROM {self.database}.sensors FINAL WHERE topic = '{topic}'")
+
     def newest_event_ms(self) -> int:
         rows = self.query(f"SELECT toUnixTimestamp64Milli(max(last_time)) AS newest FROM {self.database}.windows_1m")
         return int(rows[0]["newest"])

@@ -108,6 +108,22 @@ def _check_anomaly(place: tuple[int, int], row: Mapping[str, Any], fate: Accepte
         assert row["score"] >= SPIKE_SCORE, f"anomaly {place} is a spike with a score of {row['score']}: {row}"
 
 
+def check_sensors(store: HotStore, sent: SentLog) -> None:
+    """Each sensor stands where its newest event says; the row names an event that said so."""
+    accepted = {place: fate.event for place, (_, fate) in sent.accepted().items()}
+    newest = {(partition, event["sensor_id"]): event for (partition, _), event in sorted(accepted.items())}
+    rows = store.sensors(sent.topic)
+    found = {(row["partition"], row["sensor"]): row for row in rows}
+    assert len(found) == len(rows), "a sensor is there twice"
+    _same_keys("sensors", found, newest)
+    for (partition, sensor), row in found.items():
+        told = accepted[partition, row["version"] - 1]
+        expected = newest[partition, sensor]["site"] or ""
+        assert row["site"] == expected, f"{sensor} of partition {partition} stands at {row['site']!r}, expected {expected!r}"
+        witness = (told["sensor_id"], told["site"] or "", told["event_time"])
+        assert witness == (sensor, row["site"], row["seen_at_ms"]), f"{row}: the event before says {witness}"
+
+
 def check_same_results(found: HotStore, expected: HotStore, topic: str) -> None:
     """Two runs over one log, cut and interrupted in different places, come to the same windows and anomalies."""
     windows, expected_windows = _comparable(found.view()), _comparable(expected.view())

@@ -26,7 +26,7 @@ from .schemas import RegisteredSchemas
 from .segment_keys import is_start_key, parse_snapshot_key
 from .stack import Stack
 from .stream import MixedStream, StreamSettings
-from .verification import check_anomalies, check_archive, check_windows
+from .verification import check_anomalies, check_archive, check_sensors, check_windows
 from .waiting import Found, Hopeless, NotYet, wait_until
 
 Changes = Mapping[str, Mapping[str, Any]]
@@ -255,6 +255,7 @@ class World:
         check_archive(archive, self.read_dead_letters(), self.sent)
         check_windows(self.hot_store, self.sent, self.oracle, archive)
         check_anomalies(self.hot_store, self.sent, self.oracle)
+        check_sensors(self.hot_store, self.sent)
         self.verify_snapshots()
 
     def verify_snapshots(self) -> None:

@@ -148,6 +148,14 @@ impl MetadataColumns {
         }
     }
 
+    /// The offset of the record in that row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(crate) fn offset(&self, row: usize) -> i64 {
+        self.offsets[row]
+    }
+
     /// Joins the decoded columns with the metadata into one batch of the archive schema, and starts empty.
     pub fn finish(
         &mut self,

@@ -16,6 +16,8 @@ pub struct EventFields {
     value: (usize, String),
     /// Column of the quality, and the symbol that counts as bad.
     quality: Option<(usize, String)>,
+    /// Column that says where a sensor stands.
+    site: Option<usize>,
 }
 
 /// Bounds on event times, from `[limits]`.
@@ -70,7 +72,25 @@ impl EventFields {
             time: find("time", time)?,
             value: find("value", value)?,
             quality,
+            site: None,
         })
+    }
+
+    /// The same fields, and the one that says where a sensor stands.
+    pub fn with_site(mut self, reader: &ReaderSchema, field: Option<&str>) -> Result<Self, NoSuchField> {
+        let find = |field: &str| reader.index_of(field).ok_or(NoSuchField { setting: "site", field: field.to_owned() });
+        self.site = field.map(find).transpose()?;
+        Ok(self)
+    }
+
+    /// Column that says where a sensor stands.
+    pub fn site_column(&self) -> Option<usize> {
+        self.site
+    }
+
+    /// Column of the event time.
+    pub fn time_column(&self) -> usize {
+        self.time.0
     }
 
     /// Columns of the series key, in order.

@@ -8,6 +8,7 @@
 mod lookup;
 mod rejects;
 mod segment;
+mod sites;
 mod unknown_schemas;
 
 use std::collections::BTreeMap;
@@ -26,12 +27,13 @@ use crate::contract::{EventFields, TimeLimits, ValidEvent};
 use crate::decode::{Columns, DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::{Reason, Reject};
-use crate::rows::{AnomalyRow, WindowRow};
+use crate::rows::{AnomalyRow, SensorRow, WindowRow};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::windows::{WindowSettings, Windows};
 
 use lookup::SeriesLookup;
 use segment::OpenSegment;
+use sites::{SensorSites, SiteColumns};
 use unknown_schemas::UnknownSchemas;
 
 /// How many events ahead the state of a series is asked for: some hundred nanoseconds of work.
@@ -140,6 +142,7 @@ pub struct PartitionState {
     columns: Columns,
     metadata: MetadataColumns,
     lookup: SeriesLookup,
+    sites: SensorSites,
     windows: Windows,
     /// Events of the records just decoded, about to be added to the windows.
     events: Vec<DecodedEvent>,
@@ -163,10 +166,16 @@ pub struct SnapshotHeader {
 impl PartitionState {
     /// The empty state at a log position: nothing was seen before it.
     pub fn empty(settings: Arc<PartitionSettings>, partition: i32, position: i64, topic_id: Option<String>) -> Self {
+        let site_columns = SiteColumns {
+            sensor: settings.event.key_columns().next().unwrap_or_default(),
+            site: settings.event.site_column(),
+            time: settings.event.time_column(),
+        };
         Self {
             columns: settings.reader.new_columns(&settings.decode_limits).with_hash_seed(settings.hash_seed),
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
+            sites: SensorSites::new(site_columns, settings.hash_seed),
             windows: Windows::new(settings.windows.clone(), settings.detector.clone(), settings.hash_seed),
             events: Vec::new(),
             segment: OpenSegment::new(position),
@@ -420,6 +429,8 @@ impl PartitionState {
         if self.columns.rows() == 0 {
             return Ok(None);
         }
+        self.sites.scan(&self.columns, &self.metadata);
+        self.sites.rows_are_gone();
         let (decoded, extra) = self.columns.take();
         self.lookup.follow_dictionaries(&self.columns);
         self.metadata.finish(&self.settings.archive_schema, decoded, extra).map(Some)
@@ -453,6 +464,19 @@ impl PartitionState {
             return (Vec::new(), Vec::new());
         }
         self.take_rows_of_windows(provisional)
+    }
+
+    /// Sensors whose site is new or has changed, true up to the current position. None while the segment
+    /// [`Self::is_undecided`].
+    ///
+    /// What was told is not part of a snapshot: after a restore each sensor is told again at its next event, with a newer
+    /// version of what is there already.
+    pub fn take_sensors(&mut self) -> Vec<SensorRow> {
+        if self.is_undecided() {
+            return Vec::new();
+        }
+        self.sites.scan(&self.columns, &self.metadata);
+        self.sites.take(self.windows.series_count())
     }
 
     fn take_rows_of_windows(&mut self, provisional: bool) -> (Vec<WindowRow>, Vec<AnomalyRow>) {
@@ -492,6 +516,7 @@ impl PartitionState {
             is_undecided,
             window_rows,
             anomalies,
+            sensors: self.sites.take(self.windows.series_count()),
             snapshot: self.snapshot(),
         })
     }
@@ -534,7 +559,7 @@ impl PartitionState {
     /// Bytes held, for the memory budget.
     pub fn memory(&self) -> usize {
         let rejects = self.segment.rejects.memory() + self.segment.rejected_offsets.memory();
-        self.windows.memory() + self.columns.memory() + self.lookup.memory() + rejects
+        self.windows.memory() + self.columns.memory() + self.lookup.memory() + self.sites.memory() + rejects
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::digest::LogDigest;
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::Reject;
-use crate::rows::{AnomalyRow, WindowRow};
+use crate::rows::{AnomalyRow, SensorRow, WindowRow};
 
 use super::rejects::RejectedOffsets;
 
@@ -65,6 +65,8 @@ pub struct SegmentCut {
     pub window_rows: Vec<WindowRow>,
     /// Flagged events that were not taken before.
     pub anomalies: Vec<AnomalyRow>,
+    /// Sensors whose site is new or has changed, not taken before.
+    pub sensors: Vec<SensorRow>,
     /// The state at `end`, ready to be stored.
     pub snapshot: Vec<u8>,
 }
@@ -104,6 +106,14 @@ impl RejectedRecords {
     /// Records with their causes, in offset order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (LogRecord<'_>, &RejectCause)> {
         self.records.iter().zip(&self.causes)
+    }
+
+    /// The record at that index, with its cause.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn get(&self, index: usize) -> (LogRecord<'_>, &RejectCause) {
+        (self.records.get(index), &self.causes[index])
     }
 
     /// Causes of the records from that index on.

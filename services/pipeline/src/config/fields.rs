@@ -28,6 +28,9 @@ pub(super) fn check(event: &EventConfig, reader: &ReaderSchema) -> Vec<Problem> 
     if let Some(quality) = &event.quality {
         problems.extend(field_problem("event.quality", quality, reader, is_text, "a string or an enum"));
     }
+    if let Some(site) = &event.site {
+        problems.extend(field_problem("event.site", site, reader, is_text, "a string or an enum"));
+    }
     problems
 }
 

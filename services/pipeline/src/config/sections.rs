@@ -132,6 +132,9 @@ pub struct EventConfig {
     pub quality: Option<String>,
     /// The judgement that means "do not trust this value".
     pub bad_quality: String,
+    /// The field that says where a sensor stands; none where there is no such field.
+    #[serde(deserialize_with = "values::optional_text")]
+    pub site: Option<String>,
 }
 
 /// `[windows]`
@@ -286,6 +289,7 @@ impl Config {
                 value: "value".to_owned(),
                 quality: Some("quality".to_owned()),
                 bad_quality: "BAD".to_owned(),
+                site: Some("site".to_owned()),
             },
             windows: WindowsConfig { length: Duration::from_mins(1), allowed_lateness: Duration::from_secs(30) },
             anomaly: AnomalyConfig {

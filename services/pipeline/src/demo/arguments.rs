@@ -58,6 +58,10 @@ pub struct DemoArguments {
     /// Where the pipeline serves /metrics, /status, /healthz and /readyz; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     pub http: SocketAddr,
+
+    /// Where the live page is served [default: 127.0.0.1:8088, or a free port where that is taken].
+    #[arg(long, value_name = "ADDRESS")]
+    pub page: Option<SocketAddr>,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

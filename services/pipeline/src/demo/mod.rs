@@ -4,7 +4,7 @@
 //! - [`embedded`]: what the pipeline talks to
 //! - [`fleet`]: what is measured, and everything that can be wrong with it
 //! - [`producer`], [`schedule`], [`backpressure`]: how it gets into the log
-//! - [`observer`], [`view`], [`screen`]: what is shown meanwhile
+//! - [`observer`], [`view`], [`screen`], [`live_page`]: what is shown meanwhile
 //! - [`summary`]: what came of it
 //!
 //! The pipeline itself runs in this process, through the very [`Application`] that `kappa run` uses.
@@ -14,6 +14,7 @@ pub mod backpressure;
 pub mod embedded;
 pub mod fleet;
 pub mod hot_store_reader;
+mod live_page;
 pub mod observer;
 pub mod produced;
 pub mod producer;
@@ -40,6 +41,7 @@ use embedded::directory::DemoDirectory;
 use fleet::reading::Metric;
 use fleet::{Fleet, FleetOptions};
 use hot_store_reader::HotStoreReader;
+use live_page::LivePage;
 use observer::{Observer, SharedView};
 use produced::Produced;
 use producer::{ProducerOptions, RunningProducer};
@@ -123,6 +125,7 @@ struct Demo {
     hot_store: HotStoreReader,
     observer: Observer,
     pipeline: Pipeline,
+    live_page: LivePage,
 }
 
 /// The pipeline's task, and the way to stop it.
@@ -149,10 +152,13 @@ impl Demo {
 
         println!("Starting the pipeline ...");
         let application = Application::build(config).await.context("start the pipeline")?;
+        let live_page = LivePage::start(arguments.page, stack.clickhouse.url(), application.http_address()).await?;
+        println!("The live page is at {}", live_page.url());
         let view = SharedView::new(View {
             time_limit: arguments.duration,
             target_rate: arguments.rate,
             addresses: vec![
+                ("live page", live_page.url().to_owned()),
                 ("status", format!("http://{}/status", application.http_address())),
                 ("ClickHouse", stack.clickhouse.url().to_owned()),
                 ("files", arguments.dir.display().to_string()),
@@ -161,11 +167,22 @@ impl Demo {
         });
         let observer = Observer::new(application.status(), Arc::clone(&produced), Arc::clone(&positions), view.clone());
         let pipeline = Pipeline::spawn(application);
-        Ok(Self { arguments, stack, fleet, produced, positions, view, hot_store, observer, pipeline })
+        Ok(Self { arguments, stack, fleet, produced, positions, view, hot_store, observer, pipeline, live_page })
     }
 
     async fn run_to_end(self, mut wishes: WishesToEnd) -> anyhow::Result<ExitCode> {
-        let Self { arguments, mut stack, fleet, produced, positions, view, hot_store, observer, mut pipeline } = self;
+        let Self {
+            arguments,
+            mut stack,
+            fleet,
+            produced,
+            positions,
+            view,
+            hot_store,
+            observer,
+            mut pipeline,
+            live_page,
+        } = self;
         let options = ProducerOptions {
             brokers: stack.broker.bootstrap_servers().to_owned(),
             topic: TOPIC.to_owned(),
@@ -196,6 +213,7 @@ impl Demo {
             view,
             hot_store,
             pipeline,
+            live_page,
             producer,
             observing,
             screen,
@@ -219,6 +237,7 @@ struct Windup {
     view: SharedView,
     hot_store: HotStoreReader,
     pipeline: Pipeline,
+    live_page: LivePage,
     producer: RunningProducer,
     observing: JoinHandle<()>,
     screen: Screen,
@@ -248,6 +267,7 @@ impl Windup {
         let checks = summary::compare_counts(&counts, &found);
         let detection = summary::compare(&self.series_names, fleet.anomalies(), &found.anomalies);
         let clickhouse_command = stack.clickhouse_program.command_line(&stack.directory.clickhouse(), "127.0.0.1:8123");
+        drop(self.live_page);
         stack.clickhouse.stop().await?;
         let outlook = Outlook {
             sending: self.sending,

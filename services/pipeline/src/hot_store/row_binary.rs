@@ -1,6 +1,6 @@
 //! Rows in ClickHouse's RowBinary format, in the order of the column lists here.
 
-use kappa_core::rows::{AnomalyRow, SeriesKey, WindowRow};
+use kappa_core::rows::{AnomalyRow, SensorRow, SeriesKey, WindowRow};
 
 use crate::leb128;
 
@@ -29,6 +29,9 @@ pub(super) const WINDOW_COLUMNS: [&str; 18] = [
 /// Columns of `anomalies` behind the key columns, in the order of [`push_anomaly`].
 pub(super) const ANOMALY_COLUMNS: [&str; 8] =
     ["event_time", "value", "expected", "score", "kind", "topic", "partition", "offset"];
+
+/// Columns of `sensors`, in the order of [`push_sensor`].
+pub(super) const SENSOR_COLUMNS: [&str; 6] = ["sensor", "topic", "partition", "site", "seen_at", "version"];
 
 /// Names that only the view `windows` has, inside it or to the outside.
 const VIEW_COLUMNS: [&str; 18] = [
@@ -92,6 +95,16 @@ pub fn push_anomaly(out: &mut Vec<u8>, row: &AnomalyRow, topic: &str, partition:
     push_i64(out, row.offset);
 }
 
+/// Appends a sensor row.
+pub fn push_sensor(out: &mut Vec<u8>, row: &SensorRow, topic: &str, partition: i32) {
+    push_text(out, &row.sensor);
+    push_text(out, topic);
+    out.extend_from_slice(&partition.to_le_bytes());
+    push_text(out, &row.site);
+    push_i64(out, row.seen_at_ms);
+    push_i64(out, row.version);
+}
+
 fn push_key(out: &mut Vec<u8>, key: &SeriesKey) {
     key.parts().for_each(|part| push_text(out, part));
 }
@@ -139,6 +152,13 @@ mod tests {
         for name in reserved {
             assert!(defined.contains(&name), "{name} is reserved for nothing");
         }
+    }
+
+    #[test]
+    fn the_columns_of_sensors_are_those_of_its_table() {
+        let sql = include_str!("../../../../schemas/clickhouse/0004_sensors.sql");
+        let defined = sql.lines().filter_map(|line| Some(line.trim().strip_prefix('`')?.split_once("` ")?.0));
+        assert_eq!(defined.collect::<Vec<_>>(), SENSOR_COLUMNS);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::row_binary::{ANOMALY_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_window};
+use super::row_binary::{ANOMALY_COLUMNS, SENSOR_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_sensor, push_window};
 use crate::config::{EventConfig, HotStoreConfig};
 use crate::ops::Dependency;
 use crate::ops::clickhouse_http::ClickHouseHttp;
@@ -111,10 +111,13 @@ impl Writer {
         let windows = bodies(windows, |body, row, partition| push_window(body, row, &self.topic, partition));
         let anomalies = rows_of(requests, |rows| &rows.anomalies);
         let anomalies = bodies(anomalies, |body, row, partition| push_anomaly(body, row, &self.topic, partition));
+        let sensors = rows_of(requests, |rows| &rows.sensors);
+        let sensors = bodies(sensors, |body, row, partition| push_sensor(body, row, &self.topic, partition));
         let windows = windows.map(|body| (&self.inserts.windows, body));
         let anomalies = anomalies.map(|body| (&self.inserts.anomalies, body));
+        let sensors = sensors.map(|body| (&self.inserts.sensors, body));
         let mut under_way = FuturesUnordered::new();
-        for (query, body) in windows.chain(anomalies) {
+        for (query, body) in windows.chain(anomalies).chain(sensors) {
             if under_way.len() >= CONCURRENT_INSERTS {
                 under_way.next().await;
             }
@@ -167,24 +170,26 @@ fn bodies<'a, Row: 'a>(
     })
 }
 
-/// The two insert statements and where they go.
+/// The insert statements and where they go.
 struct Inserts {
     clickhouse: ClickHouseHttp,
     windows: String,
     anomalies: String,
+    sensors: String,
 }
 
 impl Inserts {
     fn new(config: &HotStoreConfig, key: &[String]) -> anyhow::Result<Self> {
-        let statement = |table: &str, columns: &[&str]| {
+        let statement = |table: &str, key: &[String], columns: &[&str]| {
             let names = key.iter().map(String::as_str).chain(columns.iter().copied());
             let quoted: Vec<String> = names.map(|name| format!("`{name}`")).collect();
             format!("INSERT INTO `{}`.{table} ({}) FORMAT RowBinary", config.database, quoted.join(", "))
         };
         Ok(Self {
             clickhouse: ClickHouseHttp::new(config)?,
-            windows: statement("windows_1m", &WINDOW_COLUMNS),
-            anomalies: statement("anomalies", &ANOMALY_COLUMNS),
+            windows: statement("windows_1m", key, &WINDOW_COLUMNS),
+            anomalies: statement("anomalies", key, &ANOMALY_COLUMNS),
+            sensors: statement("sensors", &[], &SENSOR_COLUMNS),
         })
     }
 }

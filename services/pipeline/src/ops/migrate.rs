@@ -30,7 +30,8 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: &[Migration] = migrations![1 "0001_windows_1m", 2 "0002_anomalies", 3 "0003_windows"];
+const MIGRATIONS: &[Migration] =
+    migrations![1 "0001_windows_1m", 2 "0002_anomalies", 3 "0003_windows", 4 "0004_sensors"];
 
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod object_stores;
 pub mod probe;
+mod reject_samples;
 pub mod status;
 mod totals;
 pub mod traces;

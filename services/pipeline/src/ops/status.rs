@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::dependencies::{Dependencies, Dependency, DependencyReport};
+pub use super::reject_samples::RejectSample;
+use super::reject_samples::RejectSamples;
 pub use super::totals::{Total, Totals, TotalsReport};
 
 /// After this long without [`StatusBoard::beat`] the process counts as hung.
@@ -159,6 +161,7 @@ pub struct StatusBoard {
     memory_budget: AtomicU64,
     totals: Totals,
     dependencies: Dependencies,
+    reject_samples: RejectSamples,
 }
 
 /// `/status`.
@@ -184,6 +187,8 @@ pub struct StatusReport {
     pub dependencies: Vec<DependencyReport>,
     /// The partitions that it has, and those that stopped loudly.
     pub partitions: Vec<PartitionStatus>,
+    /// The newest refused records of each reason, cut short.
+    pub recent_rejects: Vec<RejectSample>,
 }
 
 /// Memory in `/status`.
@@ -215,6 +220,7 @@ impl StatusBoard {
             memory_budget: AtomicU64::new(0),
             totals: Totals::default(),
             dependencies: Dependencies::default(),
+            reject_samples: RejectSamples::default(),
         })
     }
 
@@ -269,6 +275,11 @@ impl StatusBoard {
     /// What the whole process has done.
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// Shows a refused record to people.
+    pub fn show_reject(&self, sample: RejectSample) {
+        self.reject_samples.add(sample);
     }
 
     /// Says that a dependency answered. Logged only when it had not before.
@@ -346,6 +357,7 @@ impl StatusBoard {
             totals: self.totals.report(),
             dependencies: self.dependencies(),
             partitions: self.partitions(),
+            recent_rejects: self.reject_samples.report(),
         }
     }
 }

@@ -14,12 +14,13 @@ use tracing::Span;
 use super::seams::Delivery;
 use crate::ops::Dependency;
 use crate::ops::metrics::STAGE_DURATION;
-use crate::ops::status::{PartitionHandle, PartitionState as Phase, StatusBoard};
+use crate::ops::status::{PartitionHandle, PartitionState as Phase, RejectSample, StatusBoard};
 use crate::storage::StoreHealth;
 
 /// One partition's line on the board, and the board.
 #[derive(Debug, Clone)]
 pub struct Observer {
+    partition: i32,
     board: Arc<StatusBoard>,
     line: PartitionHandle,
     decode: Histogram,
@@ -61,7 +62,7 @@ impl Observer {
     pub fn new(board: &Arc<StatusBoard>, partition: i32) -> Self {
         let stage = |name: &'static str| metrics::histogram!(STAGE_DURATION, "stage" => name);
         let line = board.add_partition(partition);
-        Self { board: Arc::clone(board), line, decode: stage("decode"), windows: stage("windows") }
+        Self { partition, board: Arc::clone(board), line, decode: stage("decode"), windows: stage("windows") }
     }
 
     /// The log position up to which records were processed, as far as is known.
@@ -123,11 +124,14 @@ impl Observer {
     }
 
     pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {
-        let mut by_reason: BTreeMap<&Reason, u64> = BTreeMap::new();
-        for cause in rejects.causes_from(from) {
-            *by_reason.entry(&cause.reject.reason).or_default() += 1;
+        let mut by_reason: BTreeMap<&Reason, (u64, usize)> = BTreeMap::new();
+        for (index, cause) in rejects.causes_from(from).iter().enumerate() {
+            let (count, last) = by_reason.entry(&cause.reject.reason).or_default();
+            (*count, *last) = (*count + 1, from + index);
         }
-        for (reason, count) in by_reason {
+        for (reason, (count, last)) in by_reason {
+            let (record, cause) = rejects.get(last);
+            self.board.show_reject(RejectSample::of(self.partition, &record, &cause.reject, cause.schema_id));
             let reason = reason.name();
             self.board.totals().add_dead_letters(&reason, count);
             self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += count);

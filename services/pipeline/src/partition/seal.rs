@@ -177,7 +177,7 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
     pub(super) async fn commit(&mut self, segment: ArchivedSegment) -> SealReport {
         let ArchivedSegment { cut, emitted_before, reservation, span } = segment;
         let (end, snapshot) = (cut.end, cut.snapshot);
-        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies };
+        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies, sensors: cut.sensors };
         let started = Instant::now();
         self.write_hot_rows(rows, emitted_before).instrument(info_span!(parent: &span, "hot_store")).await;
         fail_point::pass(FailPoint::RowsWritten);

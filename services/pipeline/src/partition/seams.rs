@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kappa_core::decode::SchemaReference;
 use kappa_core::record::LogBatch;
-use kappa_core::rows::{AnomalyRow, WindowRow};
+use kappa_core::rows::{AnomalyRow, SensorRow, WindowRow};
 
 use crate::memory::Reservation;
 use crate::registry::SchemaVerdict;
@@ -99,12 +99,14 @@ pub struct HotRows {
     pub windows: Vec<WindowRow>,
     /// Flagged events.
     pub anomalies: Vec<AnomalyRow>,
+    /// Where sensors stand.
+    pub sensors: Vec<SensorRow>,
 }
 
 impl HotRows {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty() && self.anomalies.is_empty()
+        self.windows.is_empty() && self.anomalies.is_empty() && self.sensors.is_empty()
     }
 }
 

@@ -19,7 +19,7 @@ use super::context::PartitionContext;
 use super::observer::{Sighting, log_cut, seal_span};
 use super::restore::{NotRestored, StoppedLoudly, restore};
 use super::seal::{SealReport, SegmentToSeal};
-use super::seams::{Delivery, HotStore, PartitionLog, SchemaSource, WallClock};
+use super::seams::{Delivery, HotRows, HotStore, PartitionLog, SchemaSource, WallClock};
 use crate::archive::{SegmentEncoder, SegmentFooter};
 use crate::memory::Reservation;
 use crate::ops::metrics::RESTORE_DURATION;
@@ -264,7 +264,8 @@ where
         let provisional = self.sighting.lag_ms(self.state.position()) < catching_up_after_ms;
         let (windows, anomalies) = self.state.take_hot_rows(provisional);
         self.context.observer.flagged(anomalies.len());
-        self.emission.send(self.context, windows, anomalies, self.sighting.last_timestamp_ms);
+        let rows = HotRows { windows, anomalies, sensors: self.state.take_sensors() };
+        self.emission.send(self.context, rows, self.sighting.last_timestamp_ms);
     }
 
     async fn cut_if_due(&mut self) -> Result<(), Interrupt> {

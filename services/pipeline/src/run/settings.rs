@@ -33,7 +33,8 @@ pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> 
     Ok(PartitionSettings {
         topic: config.kafka.topic.clone(),
         archive_schema: archive_schema(&reader),
-        event: EventFields::bind(&reader, &event.key, &event.time, &event.value, quality)?,
+        event: EventFields::bind(&reader, &event.key, &event.time, &event.value, quality)?
+            .with_site(&reader, event.site.as_deref())?,
         reader,
         time_limits: TimeLimits {
             max_event_age_ms: milliseconds(config.limits.max_event_age),

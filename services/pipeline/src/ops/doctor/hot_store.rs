@@ -47,7 +47,7 @@ async fn check_tables(config: &Config) -> Check {
 async fn check_insert(config: &Config, clickhouse: &ClickHouseHttp) -> Check {
     const NAME: &str = "hot store insert";
     let database = &config.hot_store.database;
-    for table in ["windows_1m", "anomalies"] {
+    for table in ["windows_1m", "anomalies", "sensors"] {
         // No rows, but the right to insert them is needed.
         let insert = format!("INSERT INTO `{database}`.{table} (`partition`) SELECT toInt32(0) WHERE 0");
         if let Err(error) = clickhouse.execute(&insert).await {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kappa_core::rows::{AnomalyRow, WindowRow};
+use kappa_core::rows::{AnomalyRow, SensorRow, WindowRow};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -36,17 +36,17 @@ impl Emission {
     pub(super) fn send<R: 'static, H: HotStore + 'static, C: WallClock + 'static>(
         &mut self,
         context: &Arc<PartitionContext<R, H, C>>,
-        windows: Vec<WindowRow>,
-        anomalies: Vec<AnomalyRow>,
+        rows: HotRows,
         newest_timestamp_ms: Option<i64>,
     ) {
         while self.writes.try_join_next().is_some() {}
-        let rows = HotRows { windows, anomalies };
         if rows.is_empty() {
             return;
         }
         self.sent += 1;
-        let bytes = rows.windows.len() * size_of::<WindowRow>() + rows.anomalies.len() * size_of::<AnomalyRow>();
+        let bytes = rows.windows.len() * size_of::<WindowRow>()
+            + rows.anomalies.len() * size_of::<AnomalyRow>()
+            + rows.sensors.len() * size_of::<SensorRow>();
         let reservation = context.budget.reserve(bytes);
         let (context, acknowledged, number) = (Arc::clone(context), self.acknowledged.clone(), self.sent);
         self.writes.spawn_local(async move {

@@ -1,0 +1,141 @@
+//! Where the sensors stand: told when it is new or has changed, by the newest event, whoever asks and however often.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use apache_avro::Schema;
+use apache_avro::types::Value;
+use apache_avro::writer::datum::GenericDatumWriter;
+use kappa_core::anomaly::ConfiguredDetector;
+use kappa_core::archive::archive_schema;
+use kappa_core::contract::{EventFields, TimeLimits};
+use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::record::LogBatch;
+use kappa_core::windows::WindowSettings;
+
+const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
+    {"name": "sensor_id", "type": "string"},
+    {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "value", "type": "double"},
+    {"name": "site", "type": ["null", "string"]}
+]}"#;
+const START_MS: i64 = 1_767_225_600_000;
+
+fn state(site: Option<&str>, rows_per_batch: usize) -> PartitionState {
+    let reader = ReaderSchema::parse(SCHEMA).unwrap();
+    let key = ["sensor_id".to_owned()];
+    let event = EventFields::bind(&reader, &key, "event_time", "value", None).unwrap();
+    let settings = Arc::new(PartitionSettings {
+        topic: "t".to_owned(),
+        archive_schema: archive_schema(&reader),
+        event: event.with_site(&reader, site).unwrap(),
+        reader,
+        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        decode_limits: DecodeLimits::default(),
+        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
+        detector: ConfiguredDetector::Off,
+        rows_per_batch,
+        bytes_per_batch: 4 << 20,
+        hash_seed: 1,
+    });
+    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
+    let mut state = PartitionState::empty(settings, 0, 0, None);
+    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    state
+}
+
+/// Events of sensor and site; `f64::NAN` as a value makes an invalid one.
+fn batch(first: i64, events: &[(&str, Option<&str>, f64)]) -> LogBatch {
+    let schema = Schema::parse_str(SCHEMA).unwrap();
+    let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+    let mut batch = LogBatch::default();
+    for (offset, (sensor, site, value)) in (first..).zip(events) {
+        let site = match site {
+            Some(site) => Value::Union(1, Box::new(Value::String((*site).to_owned()))),
+            None => Value::Union(0, Box::new(Value::Null)),
+        };
+        let fields = [
+            ("sensor_id", Value::String((*sensor).to_owned())),
+            ("event_time", Value::TimestampMillis(START_MS + offset)),
+            ("value", Value::Double(*value)),
+            ("site", site),
+        ];
+        let record = Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into());
+        let mut payload = vec![0, 0, 0, 0, 1];
+        payload.extend(writer.write_value_to_vec(record).unwrap());
+        batch.push(offset, START_MS + offset, Some(sensor.as_bytes()), Some(&payload), []);
+    }
+    batch
+}
+
+fn process(state: &mut PartitionState, batch: &LogBatch) {
+    let mut index = 0;
+    while let Progress::RowsWait { index: next } = state.process(batch, index) {
+        drop(state.take_rows().unwrap());
+        index = next;
+    }
+}
+
+/// Sensor, site and version.
+fn told(state: &mut PartitionState) -> Vec<(String, String, i64)> {
+    let rows = state.take_sensors();
+    assert!(rows.iter().all(|row| row.seen_at_ms == START_MS + row.version - 1));
+    rows.into_iter().map(|row| (row.sensor.into(), row.site.into(), row.version)).collect()
+}
+
+fn expected(rows: &[(&str, &str, i64)]) -> Vec<(String, String, i64)> {
+    rows.iter().map(|(sensor, site, version)| ((*sensor).to_owned(), (*site).to_owned(), *version)).collect()
+}
+
+#[test]
+fn what_is_new_or_has_changed_is_told_once() {
+    // Batches of two rows, and one that takes all: where rows are taken in between makes no difference.
+    for rows_per_batch in [2, 1_000] {
+        let mut state = state(Some("site"), rows_per_batch);
+        let first = [
+            ("b", Some("north"), 1.0),
+            ("a", None, 1.0),
+            ("b", Some("north"), 1.0),
+            ("c", Some("south"), f64::NAN),
+            ("b", Some("south"), 1.0),
+            ("a", Some(""), 1.0),
+        ];
+        process(&mut state, &batch(0, &first));
+        assert_eq!(told(&mut state), expected(&[("a", "", 2), ("b", "south", 5)]), "{rows_per_batch}");
+        assert_eq!(told(&mut state), []);
+        process(&mut state, &batch(6, &[("b", Some("south"), 1.0), ("a", Some("north"), 1.0)]));
+        assert_eq!(told(&mut state), expected(&[("a", "north", 8)]));
+        drop(state.take_rows().unwrap());
+        assert_eq!(told(&mut state), []);
+    }
+}
+
+#[test]
+fn a_cut_takes_along_what_was_not_told_yet() {
+    let mut state = state(Some("site"), 1_000);
+    process(&mut state, &batch(0, &[("a", Some("north"), 1.0)]));
+    drop(state.take_rows().unwrap());
+    let cut = state.cut().unwrap();
+    assert_eq!((cut.sensors.len(), &*cut.sensors[0].site, cut.sensors[0].version), (1, "north", 1));
+    assert_eq!(told(&mut state), []);
+}
+
+#[test]
+fn without_a_field_for_it_sensors_are_told_without_a_site() {
+    let mut state = state(None, 1_000);
+    process(&mut state, &batch(0, &[("a", Some("north"), 1.0), ("a", Some("south"), 1.0)]));
+    assert_eq!(told(&mut state), expected(&[("a", "", 1)]));
+    let reader = ReaderSchema::parse(SCHEMA).unwrap();
+    let event = EventFields::bind(&reader, &["sensor_id".to_owned()], "event_time", "value", None).unwrap();
+    assert!(event.with_site(&reader, Some("place")).unwrap_err().to_string().contains("event.site"));
+}
+
+#[test]
+fn a_site_that_changes_with_every_event_takes_no_more_room() {
+    let mut state = state(Some("site"), 100_000);
+    let sites: Vec<String> = (0..5_000).map(|site| format!("site-{site}")).collect();
+    let events: Vec<_> = sites.iter().map(|site| ("a", Some(site.as_str()), 1.0)).collect();
+    process(&mut state, &batch(0, &events));
+    assert_eq!(told(&mut state), expected(&[("a", "site-4999", 5_000)]));
+}
