@@ -63,7 +63,7 @@ class EngineError(Exception):
 
 @dataclass
 class Answer:
-    body: memoryview | bytes
+    body: bytes
     summary: dict[str, int] = field(default_factory=dict)
 
     def summary_header(self) -> str:
@@ -122,7 +122,8 @@ class Session:
     def query(self, statement: str, output_format: str) -> Answer:
         started = time.perf_counter_ns()
         result = self._execute(statement, output_format)
-        body = result.get_memview().view() if result.size() else b""
+        # Copied: a view does not keep the memory of its result alive, and other requests soon write there.
+        body = result.bytes() if result.size() else b""
         return Answer(
             body,
             {

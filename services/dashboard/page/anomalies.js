@@ -12,8 +12,8 @@ const LISTED = 300;
 
 const keyOf = (anomaly) => `${anomaly.partition}/${anomaly.offset}/${anomaly.sensor}`;
 
-/** Length of a score's bar in pixels; the threshold is 6, and few are beyond 30. */
-const reach = (number) => Math.round(Math.min(60, Math.max(3, number * 2)));
+/** Length of a score's bar in pixels; the threshold is 6, and few are beyond 60. */
+const reach = (number) => Math.round(Math.min(60, Math.max(3, number)));
 
 /** A table of anomalies, newest first. */
 export function anomalyTable({ withSensor }) {
@@ -85,7 +85,7 @@ export function anomaliesView(root, first) {
   const message = h("p", { class: "error", role: "alert", hidden: true });
   const table = anomalyTable({ withSensor: true });
   const reset = h("a", { class: "button quiet", href: link("anomalies") }, "Reset");
-  root.append(h("div", { class: "title-row" }, h("div", null, h("h1", null, "Anomalies"), h("p", { class: "subtitle" }, "Flagged events, newest first. The score is minus the decimal logarithm of a tail probability: 6 is one in a million.")), pause),
+  root.append(h("div", { class: "title-row" }, h("div", null, h("h1", null, "Anomalies"), h("p", { class: "subtitle" }, "Flagged events, newest first. A spike has a score of 6 or more: one in a million. Drifts and flat lines are told by their course.")), pause),
     h("form", { class: "filters panel", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
       metric.field, site.field, kind.field, h("label", { class: "field" }, h("span", null, "Score from"), least), span.field, reset),
     message, h("section", { class: "panel" }, table.element, count));

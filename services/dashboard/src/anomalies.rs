@@ -6,8 +6,12 @@ use crate::click_house::{ClickHouse, FOR_A_VIEWER, Parameter, QueryError};
 use crate::inputs::Range;
 use crate::statements::Statements;
 
-/// How far back is looked, step by step, until there are enough: most lists are full after the first.
-const STEPS_MS: [i64; 4] = [15 * 60_000, 2 * 3_600_000, 24 * 3_600_000, i64::MAX];
+/// How far back is looked at first: most lists are full with that.
+const FIRST_STEP_MS: i64 = 15 * 60_000;
+
+/// How many times as far is looked next, going by how many were found, with room for a rate that varies.
+const LEAST_FACTOR: i64 = 8;
+const ROOM: i64 = 2;
 
 /// One flagged event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,9 +73,9 @@ pub async fn find(
     range: Range,
     filter: &Filter<'_>,
 ) -> Result<Found, QueryError> {
-    let mut anomalies: Vec<Anomaly> = Vec::new();
-    for step in STEPS_MS {
-        let from_ms = range.from_ms.max(range.to_ms.saturating_sub(step));
+    let mut step_ms = FIRST_STEP_MS;
+    let mut anomalies: Vec<Anomaly> = loop {
+        let from_ms = range.from_ms.max(range.to_ms.saturating_sub(step_ms));
         let parameters = [
             ("from", Parameter::Integer(from_ms)),
             ("to", Parameter::Integer(range.to_ms)),
@@ -82,14 +86,37 @@ pub async fn find(
             // One more, to know whether there are more.
             ("limit", Parameter::Integer(filter.limit as i64 + 1)),
         ];
-        anomalies = click_house.rows(&statements.anomalies, &parameters, FOR_A_VIEWER).await?;
-        if anomalies.len() > filter.limit || from_ms == range.from_ms {
-            break;
+        let found: Vec<Anomaly> = click_house.rows(&statements.anomalies, &parameters, FOR_A_VIEWER).await?;
+        if found.len() > filter.limit || from_ms == range.from_ms {
+            break found;
         }
-    }
+        step_ms = next_step(step_ms, found.len(), filter.limit);
+    };
     let truncated = anomalies.len() > filter.limit;
     anomalies.truncate(filter.limit);
     let oldest_ms = anomalies.last().map_or(range.from_ms, |anomaly| anomaly.time_ms);
     let from_ms = if truncated { oldest_ms } else { range.from_ms };
     Ok(Found { anomalies, from_ms, to_ms: range.to_ms, truncated })
+}
+
+/// How far back to look when `found` within `step_ms` are fewer than `limit`.
+fn next_step(step_ms: i64, found: usize, limit: usize) -> i64 {
+    if found == 0 {
+        return i64::MAX;
+    }
+    let factor = (limit / found) as i64 * ROOM;
+    step_ms.saturating_mul(factor.max(LEAST_FACTOR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_step_goes_by_what_was_found_and_always_farther() {
+        assert_eq!(next_step(100, 0, 300), i64::MAX);
+        assert_eq!(next_step(100, 10, 300), 100 * 60);
+        assert_eq!(next_step(100, 299, 300), 100 * LEAST_FACTOR);
+        assert_eq!(next_step(i64::MAX / 2, 1, 500), i64::MAX);
+    }
 }

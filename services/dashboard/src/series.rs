@@ -26,7 +26,8 @@ struct SiteRow {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Bucket {
-    bucket: i64,
+    #[serde(rename = "bucket")]
+    index: i64,
     lowest: f64,
     highest: f64,
     mean: f64,
@@ -135,7 +136,7 @@ impl Grid {
             flags: vec![0; size],
         };
         for bucket in found {
-            let Some(index) = usize::try_from(bucket.bucket).ok().filter(|index| *index < size) else { continue };
+            let Some(index) = usize::try_from(bucket.index).ok().filter(|index| *index < size) else { continue };
             columns.min[index] = Some(bucket.lowest);
             columns.mean[index] = Some(bucket.mean);
             columns.max[index] = Some(bucket.highest);
@@ -213,8 +214,8 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
-    fn bucket(bucket: i64, value: f64) -> Bucket {
-        Bucket { bucket, lowest: value, highest: value, mean: value, events: 2, bad: 1, flags: 0, late: 1, windows: 1 }
+    fn bucket(index: i64, value: f64) -> Bucket {
+        Bucket { index, lowest: value, highest: value, mean: value, events: 2, bad: 1, flags: 0, late: 1, windows: 1 }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Running {
     }
 
     async fn live_until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let (_, _, text) = self.get("/api/live").await;
             let live: Value = serde_json::from_str(&text).unwrap();
@@ -124,7 +124,7 @@ impl Stream {
 
     async fn read_until(&mut self, wanted: impl Fn(&str) -> bool) {
         while !wanted(&self.text) {
-            let chunk = tokio::time::timeout(Duration::from_secs(60), self.response.chunk()).await.unwrap();
+            let chunk = tokio::time::timeout(Duration::from_mins(1), self.response.chunk()).await.unwrap();
             self.text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
         }
     }

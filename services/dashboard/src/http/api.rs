@@ -34,13 +34,11 @@ pub(super) struct FoundSensors {
 impl Shared {
     /// Waits for a place, not for long.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        match tokio::time::timeout(QUEUE_PATIENCE, self.questions.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => {
-                self.metrics.refused();
-                Err(ApiError::Busy("too many questions at once; ask again in a moment".to_owned()))
-            }
+        if let Ok(Ok(permit)) = tokio::time::timeout(QUEUE_PATIENCE, self.questions.acquire()).await {
+            return Ok(permit);
         }
+        self.metrics.refused();
+        Err(ApiError::Busy("too many questions at once; ask again in a moment".to_owned()))
     }
 
     fn inputs(&self, query: &RawQuery, known: &[&str]) -> Result<Inputs, ApiError> {
