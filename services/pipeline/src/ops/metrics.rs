@@ -89,6 +89,8 @@ metrics_table! {
         "Time from handing rows to the hot store to its durable acknowledgement";
     FRESHNESS = "kappa_freshness_seconds", Histogram, Seconds, [],
         "Time from the Kafka timestamp of the newest event of a row to the row's acknowledgement by the hot store";
+    FETCH_DURATION = "kappa_ingest_fetch_duration_seconds", Histogram, Seconds, [],
+        "Time from a request for records to the broker's answer; the native fetcher only";
     RESTORE_DURATION = "kappa_restore_duration_seconds", Histogram, Seconds, [], "Time from the start of a partition to a state from which it goes on";
 }
 
