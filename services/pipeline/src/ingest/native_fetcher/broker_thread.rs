@@ -105,7 +105,7 @@ impl BrokerThread {
             let wait = Duration::from_millis(question.terms.max_wait_ms.max(0) as u64);
             let mut buffer = std::mem::take(&mut self.answer);
             let body = connection.receive(&mut buffer, wait, &stopping)?;
-            self.duration.record(Instant::elapsed(&sent));
+            self.duration.record(sent.elapsed());
             let fetched = read_fetch(body, &board.shared.topic)?;
             if fetched.error != 0 {
                 return Err(ConnectionError::Refused(fetched.error));
