@@ -1,9 +1,8 @@
 //! Records as the log delivers them, copied once into an arena.
 //!
-//! librdkafka hands out one allocation per message, freed on another thread than the one that made it. Ingest
-//! therefore copies each message once into a [`LogBatch`] and gives the originals back at once. The arena has one
-//! fixed layout, so the digest of a log range ([`crate::digest`]) is a hash over these very bytes, however the range
-//! was cut into batches.
+//! Ingest copies each record once, from where it was received or decompressed, into a [`LogBatch`]: one allocation for
+//! thousands of them, which goes to another thread as a whole. The arena has one fixed layout, so the digest of a log
+//! range ([`crate::digest`]) is a hash over these very bytes, however the range was cut into batches.
 
 use std::ops::Range;
 
@@ -54,6 +53,12 @@ impl LogBatch {
         Self { bytes: Vec::with_capacity(bytes + records * FIXED), starts: Vec::with_capacity(records) }
     }
 
+    /// Makes room for `records` more records of `bytes` bytes in all.
+    pub fn reserve(&mut self, records: usize, bytes: usize) {
+        self.bytes.reserve(bytes + records * FIXED);
+        self.starts.reserve(records);
+    }
+
     /// Appends one record; `headers` in the order they were sent.
     ///
     /// # Panics
@@ -68,14 +73,17 @@ impl LogBatch {
     ) {
         let start = u32::try_from(self.bytes.len()).expect("a log batch stays below 4 GiB");
         self.starts.push(start);
-        self.bytes.extend_from_slice(&offset.to_le_bytes());
-        self.bytes.extend_from_slice(&timestamp_ms.to_le_bytes());
-        self.bytes.extend_from_slice(&nullable_length(key).to_le_bytes());
-        self.bytes.extend_from_slice(&nullable_length(value).to_le_bytes());
-        let headers_length_at = self.bytes.len();
-        self.bytes.extend_from_slice(&0_u32.to_le_bytes());
-        self.bytes.extend_from_slice(key.unwrap_or_default());
-        self.bytes.extend_from_slice(value.unwrap_or_default());
+        // In one piece: this runs for each record.
+        let mut fixed = [0; FIXED];
+        fixed[..8].copy_from_slice(&offset.to_le_bytes());
+        fixed[8..16].copy_from_slice(&timestamp_ms.to_le_bytes());
+        fixed[16..20].copy_from_slice(&nullable_length(key).to_le_bytes());
+        fixed[20..24].copy_from_slice(&nullable_length(value).to_le_bytes());
+        let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+        self.bytes.reserve(FIXED + key.len() + value.len());
+        self.bytes.extend_from_slice(&fixed);
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
         let headers_at = self.bytes.len();
         for (name, content) in headers {
             self.bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
@@ -84,6 +92,7 @@ impl LogBatch {
             self.bytes.extend_from_slice(content.unwrap_or_default());
         }
         let headers_length = (self.bytes.len() - headers_at) as u32;
+        let headers_length_at = start as usize + FIXED - 4;
         self.bytes[headers_length_at..headers_length_at + 4].copy_from_slice(&headers_length.to_le_bytes());
     }
 

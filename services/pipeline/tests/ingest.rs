@@ -1,6 +1,6 @@
 //! Ingest against librdkafka's mock cluster, and the same again against a real Kafka when `KAFKA_BROKERS` is set.
 //!
-//! Each test joins a group of its own on a topic of its own, so they run side by side.
+//! Everything runs with librdkafka and with the native fetcher. Each test joins a group of its own on a topic of its own, so they run side by side.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
 mod ingest_support;
@@ -8,35 +8,41 @@ mod ingest_support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ingest_support::{Cluster, Member, Record, collect, payload};
-use kappa_pipeline::config::StartPolicy;
+use ingest_support::{Cluster, Member, Record, collect, payload, produce_with};
+use kappa_pipeline::config::{FetcherChoice, StartPolicy};
 use kappa_pipeline::ingest::{AssignmentEvent, IngestLimits, KafkaPartitionLog};
 use kappa_pipeline::partition::seams::{GroupOffsets, PartitionLog};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::time::{sleep, timeout};
 
 /// For what librdkafka notices only when it refreshes its metadata.
 const LONG: Duration = Duration::from_secs(90);
 
-/// Every test, once against the mock cluster and once against a real one.
-macro_rules! against_both {
-    ($($test:ident),* $(,)?) => {
-        mod mock {
+/// Makes modules of tests: each test in the braces with each cluster in front of them. Without a real Kafka its tests
+/// pass, and say so.
+macro_rules! conformance {
+    ([$($module:ident: $cluster:expr;)*] $tests:tt) => {
+        $(conformance!(@module $module, $cluster, $tests);)*
+    };
+    (@module $module:ident, $cluster:expr, { $($test:ident),* $(,)? }) => {
+        mod $module {
+            use super::{Cluster, FetcherChoice};
+
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
-                super::$test(&super::Cluster::mock()).await;
-            })*
-        }
-        mod real {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                let Some(cluster) = super::Cluster::real() else { return };
+                let Some(cluster) = $cluster else { return };
                 super::$test(&cluster).await;
             })*
         }
     };
 }
 
-against_both!(
+conformance!([
+    mock: Some(Cluster::mock(FetcherChoice::Librdkafka));
+    mock_native: Some(Cluster::mock(FetcherChoice::Native));
+    real: Cluster::real(FetcherChoice::Librdkafka);
+    real_native: Cluster::real(FetcherChoice::Native);
+] {
     records_arrive_in_order_and_whole,
     a_seek_drops_what_was_fetched_before,
     a_partition_that_takes_nothing_does_not_hold_up_the_others,
@@ -46,7 +52,43 @@ against_both!(
     start_policies,
     a_member_without_partitions_is_told_so,
     a_missing_topic_is_fatal,
-);
+    every_codec_is_read,
+});
+
+// What takes a mock cluster: it can be switched off, and its leaders can be moved.
+conformance!([
+    weather: Some(Cluster::mock_of(1, FetcherChoice::Librdkafka));
+    weather_native: Some(Cluster::mock_of(1, FetcherChoice::Native));
+] {
+    an_outage_costs_nothing_but_time,
+    stopping_is_bounded_without_brokers,
+});
+
+conformance!([
+    leaders: Some(Cluster::mock_of(3, FetcherChoice::Librdkafka));
+    leaders_native: Some(Cluster::mock_of(3, FetcherChoice::Native));
+] {
+    leaders_come_and_go,
+});
+
+conformance!([
+    hangs_native: Some(Cluster::mock_of(3, FetcherChoice::Native));
+] {
+    a_leader_that_hangs_is_given_up,
+});
+
+// What the mock cluster cannot do.
+conformance!([
+    only_real: Cluster::real(FetcherChoice::Librdkafka);
+    only_real_native: Cluster::real(FetcherChoice::Native);
+] {
+    what_retention_took_is_not_skipped,
+    a_deleted_topic_is_fatal,
+    a_topic_created_again_is_told_apart,
+    aborted_transactions_are_not_read,
+    the_brokers_time_is_read,
+    batches_larger_than_the_limits_are_read,
+});
 
 async fn records_arrive_in_order_and_whole(cluster: &Cluster) {
     let topic = cluster.topic(3).await;
@@ -305,13 +347,11 @@ async fn a_missing_topic_is_fatal(cluster: &Cluster) {
     member.stop();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outage_costs_nothing_but_time() {
-    let cluster = Cluster::mock();
+async fn an_outage_costs_nothing_but_time(cluster: &Cluster) {
     let topic = cluster.topic(1).await;
     cluster.produce_many(&topic, 0, 0..5_000);
     // On a busy machine the outage may take longer than the short session of the other tests.
-    let mut member = Member::start(&cluster, &topic, "outage", &[("session.timeout.ms", "15000")]);
+    let mut member = Member::start(cluster, &topic, "outage", &[("session.timeout.ms", "15000")]);
     let mut log = member.assigned(1).await.remove(0);
     log.seek(0).await.unwrap();
     assert_offsets(&collect(&mut log, 5_000).await, 0);
@@ -331,11 +371,9 @@ async fn an_outage_costs_nothing_but_time() {
     member.stop();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stopping_is_bounded_without_brokers() {
-    let cluster = Cluster::mock();
+async fn stopping_is_bounded_without_brokers(cluster: &Cluster) {
     let topic = cluster.topic(1).await;
-    let mut member = Member::start(&cluster, &topic, "stop", &[]);
+    let mut member = Member::start(cluster, &topic, "stop", &[]);
     let log = member.assigned(1).await.remove(0);
     cluster.set_up(false);
     let commit = tokio::spawn(async move { log.group().commit(0).await });
@@ -346,13 +384,11 @@ async fn stopping_is_bounded_without_brokers() {
     commit.abort();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_retention_took_is_not_skipped() {
-    let Some(cluster) = Cluster::real() else { return };
+async fn what_retention_took_is_not_skipped(cluster: &Cluster) {
     let topic = cluster.topic(1).await;
     cluster.produce_many(&topic, 0, 0..1_000);
     cluster.delete_before(&topic, 0, 600).await;
-    let mut member = Member::start(&cluster, &topic, "retention", &[]);
+    let mut member = Member::start(cluster, &topic, "retention", &[]);
     let mut log = member.assigned(1).await.remove(0);
     assert_eq!(log.bounds().await.low_watermark, 600);
     assert_eq!(log.resolve_start().await, 600);
@@ -366,12 +402,10 @@ async fn what_retention_took_is_not_skipped() {
     member.stop();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_topic_is_fatal() {
-    let Some(cluster) = Cluster::real() else { return };
+async fn a_deleted_topic_is_fatal(cluster: &Cluster) {
     let topic = cluster.topic(1).await;
     cluster.produce_many(&topic, 0, 0..1_000);
-    let mut member = Member::start(&cluster, &topic, "deleted", &[]);
+    let mut member = Member::start(cluster, &topic, "deleted", &[]);
     let mut log = member.assigned(1).await.remove(0);
     log.seek(0).await.unwrap();
     assert_offsets(&collect(&mut log, 1_000).await, 0);
@@ -389,14 +423,12 @@ async fn a_deleted_topic_is_fatal() {
     member.stop();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_topic_created_again_is_told_apart() {
-    let Some(cluster) = Cluster::real() else { return };
+async fn a_topic_created_again_is_told_apart(cluster: &Cluster) {
     // Shorter than the old one, and longer: then the position exists in both.
     for (index, records) in [10, 2_000].into_iter().enumerate() {
         let topic = cluster.topic(1).await;
         cluster.produce_many(&topic, 0, 0..1_000);
-        let mut member = Member::start(&cluster, &topic, "recreated", &[]);
+        let mut member = Member::start(cluster, &topic, "recreated", &[]);
         let mut log = member.assigned(1).await.remove(0);
         let before = log.bounds().await.topic_id.unwrap();
         let group = log.group();
@@ -423,12 +455,166 @@ async fn a_topic_created_again_is_told_apart() {
         }
         drop(log);
         member.stop();
-        let mut again = Member::start(&cluster, &topic, &format!("again{index}"), &[]);
+        let mut again = Member::start(cluster, &topic, &format!("again{index}"), &[]);
         let bounds = again.assigned(1).await.remove(0).bounds().await;
         assert_ne!(bounds.topic_id.unwrap(), before);
         assert_eq!(bounds.high_watermark, records);
         again.stop();
     }
+}
+
+async fn every_codec_is_read(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    let mut offset = 0;
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let producer = cluster.producer_with(&[("compression.type", codec)]);
+        produce_with(&producer, &topic, 0, offset..offset + 2_000);
+        offset += 2_000;
+    }
+    let mut member = Member::start(cluster, &topic, "codecs", &[]);
+    let mut log = member.assigned(1).await.remove(0);
+    for start in [0, 1_999, 5_500, 9_999] {
+        log.seek(start).await.unwrap();
+        let records = collect(&mut log, (offset - start) as usize).await;
+        assert_offsets(&records, start);
+        for record in records {
+            assert_eq!(record.value.as_deref(), Some(&payload(record.offset)[..]));
+        }
+    }
+    drop(log);
+    member.stop();
+}
+
+/// Leaders move back and forth while records are sent.
+async fn leaders_come_and_go(cluster: &Cluster) {
+    const EACH: i64 = 500;
+    let topic = cluster.topic(2).await;
+    cluster.set_leader(&topic, 0, 1);
+    cluster.set_leader(&topic, 1, 2);
+    let mut member = Member::start(cluster, &topic, "leaders", &[]);
+    let mut logs = member.assigned(2).await;
+    for log in &mut logs {
+        log.seek(0).await.unwrap();
+    }
+    for (turn, leader) in [2, 3, 1, 3].into_iter().enumerate() {
+        let first = turn as i64 * EACH;
+        for partition in 0..2 {
+            cluster.produce_many(&topic, partition, first..first + EACH);
+        }
+        for log in &mut logs {
+            assert_offsets(&collect(log, EACH as usize).await, first);
+        }
+        cluster.set_leader(&topic, 0, leader);
+    }
+    drop(logs);
+    member.stop();
+}
+
+/// librdkafka needs minutes for it.
+async fn a_leader_that_hangs_is_given_up(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    cluster.set_leader(&topic, 0, 3);
+    cluster.set_coordinator(&topic, "hangs", 2);
+    let mut member = Member::start(cluster, &topic, "hangs", &[("socket.timeout.ms", "3000")]);
+    let mut log = member.assigned(1).await.remove(0);
+    log.seek(0).await.unwrap();
+    cluster.produce_many(&topic, 0, 0..500);
+    assert_offsets(&collect(&mut log, 500).await, 0);
+    cluster.set_delay(3, Duration::from_secs(8));
+    sleep(Duration::from_millis(500)).await;
+    cluster.set_leader(&topic, 0, 1);
+    cluster.produce_many(&topic, 0, 500..1_000);
+    assert_offsets(&collect(&mut log, 500).await, 500);
+    drop(log);
+    member.stop();
+}
+
+async fn aborted_transactions_are_not_read(cluster: &Cluster) {
+    let topic = cluster.topic(1).await;
+    let transactional = |name: &str| {
+        let producer = cluster.producer_with(&[("transactional.id", &format!("{topic}-{name}"))]);
+        tokio::task::block_in_place(|| producer.init_transactions(LONG).unwrap());
+        producer
+    };
+    let (first, second) = (transactional("first"), transactional("second"));
+    let mut sent = 0;
+    let mut wanted = Vec::new();
+    let mut produce = |producer: &BaseProducer, count: i64, is_read: bool| {
+        produce_with(producer, &topic, 0, sent..sent + count);
+        if is_read {
+            wanted.extend(sent..sent + count);
+        }
+        sent += count;
+    };
+    tokio::task::block_in_place(|| {
+        let plain = cluster.producer();
+        for round in 0..3 {
+            first.begin_transaction().unwrap();
+            second.begin_transaction().unwrap();
+            produce(&plain, 50, true);
+            produce(&first, 200, round != 1);
+            produce(&second, 300, round == 1);
+            produce(&first, 100, round != 1);
+            let (committed, aborted) = if round == 1 { (&second, &first) } else { (&first, &second) };
+            aborted.abort_transaction(LONG).unwrap();
+            produce(&plain, 1, true);
+            committed.commit_transaction(LONG).unwrap();
+        }
+        produce(&plain, 10, true);
+    });
+    let read = async |group: &str, properties: &[(&str, &str)], count: usize| {
+        let mut member = Member::start(cluster, &topic, group, properties);
+        let mut log = member.assigned(1).await.remove(0);
+        log.seek(0).await.unwrap();
+        let records = collect(&mut log, count).await;
+        drop(log);
+        member.stop();
+        records.into_iter().map(|record| record.value.unwrap()).collect::<Vec<_>>()
+    };
+    let payloads = |indexes: &[i64]| indexes.iter().copied().map(payload).collect::<Vec<_>>();
+    assert!(read("committed", &[], wanted.len()).await == payloads(&wanted));
+    let all: Vec<_> = (0..sent).collect();
+    let uncommitted = [("isolation.level", "read_uncommitted")];
+    assert!(read("uncommitted", &uncommitted, all.len()).await == payloads(&all));
+}
+
+async fn the_brokers_time_is_read(cluster: &Cluster) {
+    let topic = format!("{}-times", cluster.topic(1).await);
+    cluster.create_with(&topic, 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let before = now_ms();
+    let records: Vec<_> = (0..1_000).map(|index| Record::simple(0, index, 1_000_000 + index)).collect();
+    cluster.produce(&topic, &records);
+    let mut member = Member::start(cluster, &topic, "times", &[]);
+    let mut log = member.assigned(1).await.remove(0);
+    log.seek(0).await.unwrap();
+    for record in collect(&mut log, 1_000).await {
+        assert!((before - 1_000..=now_ms() + 1_000).contains(&record.timestamp_ms), "{}", record.timestamp_ms);
+    }
+    drop(log);
+    member.stop();
+}
+
+async fn batches_larger_than_the_limits_are_read(cluster: &Cluster) {
+    let topic = format!("{}-large", cluster.topic(1).await);
+    cluster.create_with(&topic, 3, &[("max.message.bytes", "12000000")]).await;
+    let producer = cluster.producer_with(&[("message.max.bytes", "12000000"), ("compression.type", "none")]);
+    let large = |partition: i32, index: i32| vec![b'a' + partition as u8; 3_000_000 + index as usize * 1_000_000];
+    for partition in 0..3 {
+        for index in 0..4 {
+            let value = large(partition, index);
+            producer.send(BaseRecord::<[u8], [u8]>::to(&topic).partition(partition).payload(&value)).unwrap();
+            producer.flush(LONG).unwrap();
+        }
+    }
+    let mut member = Member::start(cluster, &topic, "large", &[]);
+    for mut log in member.assigned(3).await {
+        log.seek(0).await.unwrap();
+        let records = collect(&mut log, 4).await;
+        for (index, record) in records.iter().enumerate() {
+            assert!(record.value.as_ref().is_some_and(|value| *value == large(record.partition, index as i32)));
+        }
+    }
+    member.stop();
 }
 
 fn now_ms() -> i64 {

@@ -1,5 +1,5 @@
 //! What ingest costs by itself, on a real Kafka: `KAFKA_BROKERS=... cargo test --release --test ingest_floor -- --ignored
-//! --nocapture --test-threads 1`. `RECORDS` sets how many records are drained.
+//! --nocapture --test-threads 1`. `RECORDS` sets how many records are drained, `FETCHER=librdkafka` who fetches.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a measurement")]
 
 mod ingest_support;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ingest_support::{Cluster, Member, payload};
-use kappa_pipeline::config::StartPolicy;
+use kappa_pipeline::config::{FetcherChoice, StartPolicy};
 use kappa_pipeline::ingest::IngestLimits;
 use kappa_pipeline::partition::seams::PartitionLog;
 use rdkafka::producer::BaseRecord;
@@ -21,10 +21,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: i32 = 12;
 
+fn fetcher() -> FetcherChoice {
+    match std::env::var("FETCHER").as_deref() {
+        Ok("librdkafka") => FetcherChoice::Librdkafka,
+        _ => FetcherChoice::Native,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn drain() {
-    let Some(cluster) = Cluster::real() else { return };
+    let Some(cluster) = Cluster::real(fetcher()) else { return };
     let wanted: u64 = std::env::var("RECORDS").map_or(3_000_000, |records| records.parse().unwrap());
     let topic = cluster.topic(PARTITIONS).await;
     let per_partition = wanted as i64 / i64::from(PARTITIONS);
@@ -81,7 +88,7 @@ async fn drain() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn latency_and_idle_cost() {
-    let Some(cluster) = Cluster::real() else { return };
+    let Some(cluster) = Cluster::real(fetcher()) else { return };
     let topic = cluster.topic(1).await;
     let mut member = Member::start(&cluster, &topic, "latency", &[]);
     let mut log = member.assigned(1).await.remove(0);

@@ -54,6 +54,11 @@ pub(super) const KEYS: &[Key] = &[
         "where a group without offsets starts",
         "earliest, latest, or a time such as 2026-11-24T00:00:00Z",
     ),
+    key(
+        "kafka.fetcher",
+        "who fetches the records; auto: the native fetcher where it can",
+        "auto, native or librdkafka",
+    ),
     Key {
         shape: Shape::Map,
         ..key(

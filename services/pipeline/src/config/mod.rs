@@ -21,9 +21,9 @@ pub use layers::Sources;
 pub use print::{PrintFormat, print};
 pub use problems::{ConfigurationError, Origin, Problem};
 pub use sections::{
-    AnomalyConfig, CheckpointConfig, Config, DetectorKind, EventConfig, HotStoreConfig, HttpConfig, KafkaConfig,
-    LimitsConfig, LogConfig, LogFormat, LogLevel, ObjectStoreConfig, PipelineConfig, RegistryConfig, StoreConfig,
-    WindowsConfig,
+    AnomalyConfig, CheckpointConfig, Config, DetectorKind, EventConfig, FetcherChoice, HotStoreConfig, HttpConfig,
+    KafkaConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, ObjectStoreConfig, PipelineConfig, RegistryConfig,
+    StoreConfig, WindowsConfig,
 };
 pub use values::{Secret, ServiceUrl, StartPolicy, StoreUrl};
 

@@ -46,6 +46,18 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// Who fetches records from Kafka. librdkafka is the member of the group in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FetcherChoice {
+    /// The native fetcher where it can do what the properties demand, else librdkafka.
+    Auto,
+    /// Our own: straight from the brokers' answers to the workers.
+    Native,
+    /// librdkafka.
+    Librdkafka,
+}
+
 /// `[kafka]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KafkaConfig {
@@ -58,6 +70,8 @@ pub struct KafkaConfig {
     pub group: String,
     /// Where a group without offsets starts.
     pub start: StartPolicy,
+    /// Who fetches the records.
+    pub fetcher: FetcherChoice,
     /// Any librdkafka property. Secrets are not in here: see [`KafkaConfig::client_properties`].
     pub properties: BTreeMap<String, String>,
 }
@@ -263,6 +277,7 @@ impl Config {
                 topic: "sensor-readings".to_owned(),
                 group: "kappa".to_owned(),
                 start: StartPolicy::Earliest,
+                fetcher: FetcherChoice::Auto,
                 properties: BTreeMap::new(),
             },
             registry: RegistryConfig {

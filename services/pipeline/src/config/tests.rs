@@ -132,6 +132,22 @@ fn wrong_values_are_refused() {
 }
 
 #[test]
+fn the_native_fetcher_is_refused_with_properties_that_it_cannot_follow() {
+    for (name, value) in [("security.protocol", "SSL"), ("client.rack", "a"), ("broker.address.family", "v6")] {
+        let sources =
+            Sources::of_text(MINIMAL).with_flag(&format!("kafka.properties.{name}"), value, format!("--set {name}"));
+        assert!(sources.clone().with_flag("kafka.fetcher", "auto", "--set auto").load(Needs::Everything).is_ok());
+        let found = problems(&sources.with_flag("kafka.fetcher", "native", "--set native"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].key, "kafka.fetcher");
+        assert!(found[0].message.contains(name), "{}", found[0]);
+    }
+    let sources = Sources::of_text(MINIMAL).with_flag("kafka.fetcher", "native", "--set native");
+    let harmless = sources.with_flag("kafka.properties.security.protocol", "plaintext", "--set");
+    assert_eq!(harmless.load(Needs::Everything).unwrap().config.kafka.fetcher, FetcherChoice::Native);
+}
+
+#[test]
 fn properties_that_the_guarantees_rest_on_are_refused() {
     for (name, value) in [
         ("enable.auto.commit", "true"),

@@ -7,8 +7,9 @@ use kappa_core::decode::DecodeLimits;
 use rdkafka::ClientConfig;
 
 use super::problems::Problem;
-use super::{Config, Needs, StoreUrl};
+use super::{Config, FetcherChoice, Needs, StoreUrl};
 use crate::hot_store::reserved_columns;
+use crate::ingest::unsupported_by_native_fetcher;
 
 const DAY: Duration = Duration::from_hours(24);
 const MIB: u64 = 1 << 20;
@@ -102,6 +103,12 @@ impl Checks<'_> {
         self.rule(&["kafka.group"], !kafka.group.is_empty(), "is empty");
         for (name, value) in &kafka.properties {
             self.property(name, value);
+        }
+        if kafka.fetcher == FetcherChoice::Native {
+            let unsupported = unsupported_by_native_fetcher(&kafka.properties);
+            let message =
+                format!("cannot be native with kafka.properties.{}", unsupported.as_deref().unwrap_or_default());
+            self.rule(&["kafka.fetcher"], unsupported.is_none(), message);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Questions to the brokers. librdkafka's calls for them block, so they run on tokio's blocking threads, each with a
 //! timeout; what fails is asked again until it is answered, however long the brokers are away.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,31 @@ pub(super) async fn ask<T: Send + 'static>(
 pub(super) async fn watermarks(shared: &Shared, partition: i32) -> (i64, i64) {
     let topic = shared.topic.clone();
     ask(shared, "watermarks", partition, move |client| client.fetch_watermarks(&topic, partition, ATTEMPT)).await
+}
+
+/// Who leads the partitions of the topic.
+#[derive(Debug, Default)]
+pub(super) struct Leaders {
+    /// Those that have a leader with an address.
+    pub(super) of_partition: HashMap<i32, i32>,
+    /// Host and port by broker.
+    pub(super) addresses: HashMap<i32, (String, u16)>,
+}
+
+/// The leaders at this moment.
+pub(super) async fn leaders(shared: &Shared) -> Leaders {
+    let topic = shared.topic.clone();
+    let question = move |client: &Client| {
+        let metadata = client.fetch_metadata(Some(&topic), ATTEMPT)?;
+        let address = |broker: &MetadataBroker| Some((broker.host().to_owned(), u16::try_from(broker.port()).ok()?));
+        let addresses: HashMap<_, _> =
+            metadata.brokers().iter().filter_map(|broker| Some((broker.id(), address(broker)?))).collect();
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let partitions = found.map_or(&[][..], MetadataTopic::partitions);
+        let of_partition = partitions.iter().map(|partition| (partition.id(), partition.leader()));
+        Ok(Leaders { of_partition: of_partition.filter(|(_, id)| addresses.contains_key(id)).collect(), addresses })
+    };
+    ask(shared, "leaders", -1, question).await
 }
 
 /// The group's committed offset.

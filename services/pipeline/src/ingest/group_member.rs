@@ -21,7 +21,7 @@ use super::AssignmentEvent;
 use super::batch_queue::BatchQueue;
 use super::broker_queries::topic_exists;
 use super::partition_log::KafkaPartitionLog;
-use super::shared::{Arrival, Shared, Slot, lock};
+use super::shared::{Arrival, Outlet, Shared, Slot, lock};
 
 /// The member's view of its group, and the context of the client.
 pub(super) struct GroupMember {
@@ -59,6 +59,13 @@ pub(super) struct Assignment {
     pub(super) batch: LogBatch,
     /// Records and bytes that the current take has for this partition.
     pub(super) expected: (usize, usize),
+}
+
+impl Assignment {
+    /// Where records go that were fetched after the seek of that number.
+    pub(super) fn outlet(&self, epoch: u64) -> Outlet {
+        Outlet { slot: Arc::clone(&self.slot), channel: self.channel.clone(), epoch }
+    }
 }
 
 impl Assignments {
@@ -115,36 +122,6 @@ impl GroupMember {
     pub(super) fn fatal(&self, reason: String) {
         self.shared.status.set_problem(Some(&reason));
         let _ = self.events.send(AssignmentEvent::Fatal(reason));
-    }
-
-    /// An error that the client reports, by itself or on its event queue; most of them it keeps trying to overcome.
-    pub(super) fn client_error(&self, code: RDKafkaErrorCode, text: &str) {
-        match code {
-            // The text counts the brokers known so far, and so is new each time.
-            RDKafkaErrorCode::AllBrokersDown => self.problem(&code.to_string()),
-            RDKafkaErrorCode::Authentication
-            | RDKafkaErrorCode::SSL
-            | RDKafkaErrorCode::Resolve
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::SaslAuthenticationFailed => self.problem(&format!("{code}: {text}")),
-            RDKafkaErrorCode::PollExceeded => warn!("the group took our partitions away: {text}"),
-            _ => debug!("Kafka client: {code}: {text}"),
-        }
-    }
-
-    fn problem(&self, problem: &str) {
-        if self.shared.status.set_problem(Some(problem)) {
-            error!("Kafka cannot be used at the moment, trying on: {problem}");
-        }
-    }
-
-    /// Notes that brokers answer.
-    pub(super) fn brokers_answer(&self) {
-        if self.shared.status.set_problem(None) {
-            info!("Kafka can be used again");
-        }
     }
 
     /// Takes on partitions: paused first, so that nothing is fetched before the worker knows from where.
@@ -216,7 +193,7 @@ impl ConsumerContext for GroupMember {
         let numbers: Vec<i32> = partitions.elements().iter().map(TopicPartitionListElem::partition).collect();
         let lost = client.assignment_lost();
         let result = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.brokers_answer();
+            self.shared.brokers_answer();
             if numbers.is_empty() {
                 self.note_nothing_assigned();
             } else {
@@ -265,7 +242,7 @@ impl ClientContext for GroupMember {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.client_error(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), reason);
+        self.shared.client_error(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), reason);
     }
 
     fn stats(&self, _statistics: Statistics) {}

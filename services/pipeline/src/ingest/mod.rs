@@ -1,16 +1,21 @@
 //! Records from Kafka: a consumer group member that hands out each assigned partition as a [`PartitionLog`].
 //!
-//! One thread, `kappa-ingest`, owns the librdkafka client. It serves the group's events, drains one queue that all
-//! partitions are forwarded to, copies each message once into its partition's [`LogBatch`] and sends the batch through
-//! the partition's channel. What the partition's worker asks of the client (seek, commit) goes the other way, through a
-//! command channel; what only asks the brokers (committed offset, watermarks) runs on blocking threads.
+//! One thread, `kappa-ingest`, owns the librdkafka client and serves the group's events. Records come by one of two
+//! fetchers. The *native* one reads record batches from the brokers' answers into each partition's [`LogBatch`], on threads
+//! of its own; the partitions of the client then stay paused. *librdkafka* as the fetcher fills one queue that all
+//! partitions are forwarded to; `kappa-ingest` drains it and copies each message. Either sends its batches through the
+//! partition's channel. What the partition's worker asks of the client (seek, commit) goes the other way, through a command
+//! channel; what only asks the brokers (committed offset, watermarks) runs on blocking threads.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`properties`] | the librdkafka properties, and which of them are not the user's to set |
-//! | [`ingest_thread`] | the loop: events, commands, backpressure, taking, copying |
+//! | [`ingest_thread`] | the loop: events, commands, backpressure |
 //! | [`group_member`] | the client's callbacks: assign, revoke, commit results, errors |
 //! | [`backpressure`] | when to stop taking, and which partition to pause |
+//! | [`fetcher`] | which of the two fetches |
+//! | [`native_fetcher`] | from the brokers' answers to the workers |
+//! | [`librdkafka_fetcher`] | from librdkafka's queue to the workers |
 //! | [`partition_log`] | the worker's side of one partition |
 //! | [`broker_queries`] | questions to the brokers, with waiting and retries |
 //! | [`batch_queue`] | the calls that need `unsafe` |
@@ -18,15 +23,15 @@
 //! # How a partition starts
 //! The rebalance callback may not block, and the worker first has to find its snapshot. So the callback forwards the
 //! partition's queue, *pauses the partition, then assigns it*, and fetching begins with the worker's first
-//! [`PartitionLog::seek`]. A seek is a version barrier inside librdkafka (messages fetched before it are dropped when
-//! they are dequeued), and a new epoch here (batches copied before it are dropped when they are received).
+//! [`PartitionLog::seek`]. A seek is a version barrier inside either fetcher (what was fetched before it is dropped), and
+//! a new epoch here (batches made before it are dropped when they are received).
 //!
 //! # A topic that is deleted, or deleted and created again
 //! Every few seconds the topic's id is compared with the first one seen. When the topic is gone, or is another one of the
 //! same name, every partition ends with [`LogLost`], and [`AssignmentEvent::Fatal`] says why.
 //!
 //! # What cannot get lost or come twice
-//! Pausing drops what was prefetched and goes on at the position of what the application took
+//! With librdkafka as the fetcher, pausing drops what was prefetched and goes on at the position of what the application took
 //! (`rd_kafka_toppar_pause_resume`). Pauses by us happen on the thread that takes, so that position is exact. librdkafka
 //! pauses partitions by itself around rebalances, on its own thread; a race can then deliver a record twice, never skip
 //! one. So the thread drops what lies below a partition's next offset.
@@ -39,8 +44,11 @@
 mod backpressure;
 mod batch_queue;
 mod broker_queries;
+mod fetcher;
 mod group_member;
 mod ingest_thread;
+mod librdkafka_fetcher;
+mod native_fetcher;
 mod partition_log;
 mod properties;
 mod shared;
@@ -56,6 +64,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
+pub(crate) use native_fetcher::unsupported_by_native_fetcher;
 pub use partition_log::{KafkaGroup, KafkaPartitionLog};
 pub use shared::IngestStatus;
 
@@ -91,7 +100,8 @@ pub struct IngestLimits {
     pub undelivered_bytes: usize,
     /// The most that one partition may have of it before it is paused (less with many partitions).
     pub partition_undelivered_bytes: usize,
-    /// What librdkafka may prefetch. Held from the memory budget throughout.
+    /// What librdkafka may prefetch as the fetcher; then held from the memory budget throughout. The native fetcher's
+    /// answers have half of it at most, as long as batches are no larger.
     pub prefetch_bytes: usize,
     /// Most records of one batch: as many as stay in a core's cache between being taken and being copied.
     pub records_per_batch: usize,
@@ -150,11 +160,10 @@ impl Consumer {
         events: UnboundedSender<AssignmentEvent>,
     ) -> anyhow::Result<Self> {
         let runtime = Handle::try_current().context("the consumer must be started within a tokio runtime")?;
-        let client_config = properties::client_config(config, &limits)?;
         let (commands, received_commands) = mpsc::channel();
         let shared = Arc::new(Shared::new(config, limits, budget, runtime, commands));
         let member = GroupMember::new(Arc::clone(&shared), events.clone());
-        let thread = IngestThread::new(&client_config, member, Arc::clone(&shared), received_commands)?;
+        let thread = IngestThread::new(config, member, Arc::clone(&shared), received_commands)?;
         let (done_sender, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("kappa-ingest".to_owned())

@@ -78,16 +78,17 @@ const FETCH_MAX_BYTES: &str = "4194304";
 const FETCH_MESSAGE_MAX_BYTES: &str = "524288";
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::config::StartPolicy;
+    use crate::config::{FetcherChoice, StartPolicy};
 
-    fn kafka(properties: &[(&str, &str)]) -> KafkaConfig {
+    pub(in crate::ingest) fn kafka(properties: &[(&str, &str)]) -> KafkaConfig {
         KafkaConfig {
             brokers: vec!["one:9092".to_owned(), "two:9092".to_owned()],
             topic: "events".to_owned(),
             group: "kappa".to_owned(),
             start: StartPolicy::Earliest,
+            fetcher: FetcherChoice::Librdkafka,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         }
     }

@@ -6,16 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use kappa_core::record::LogBatch;
+use metrics::{Counter, Histogram};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
 
 use super::IngestLimits;
 use super::backpressure::Backlog;
 use super::group_member::GroupMember;
 use crate::config::{KafkaConfig, StartPolicy};
 use crate::memory::MemoryBudget;
+use crate::ops::metrics::{INGEST_BATCHES, INGEST_BYTES, INGEST_RECORDS, STAGE_DURATION};
 use crate::partition::seams::{Delivery, LogLost};
 
 /// The client.
@@ -53,6 +58,14 @@ pub(super) struct Slot {
     wake_below: AtomicUsize,
 }
 
+/// Where the records go that are fetched after one seek of one assignment.
+#[derive(Debug, Clone)]
+pub(super) struct Outlet {
+    pub(super) slot: Arc<Slot>,
+    pub(super) channel: UnboundedSender<Arrival>,
+    pub(super) epoch: u64,
+}
+
 /// What all parts of one consumer share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -73,6 +86,17 @@ pub(super) struct Shared {
     clock: Instant,
     /// The topic's identity as last asked for, and when.
     pub(super) topic_id: Mutex<Option<(Instant, Option<String>)>>,
+    delivered: Delivered,
+}
+
+/// Counts what is delivered.
+#[derive(Debug)]
+struct Delivered {
+    records: Counter,
+    bytes: Counter,
+    batches: Counter,
+    /// How long what came at once took on its way to the partitions.
+    taking: Histogram,
 }
 
 /// [`BaseConsumer`] has no `Debug`.
@@ -201,6 +225,62 @@ impl Shared {
             commands,
             clock: Instant::now(),
             topic_id: Mutex::new(None),
+            delivered: Delivered {
+                records: metrics::counter!(INGEST_RECORDS),
+                bytes: metrics::counter!(INGEST_BYTES),
+                batches: metrics::counter!(INGEST_BATCHES),
+                taking: metrics::histogram!(STAGE_DURATION, "stage" => "fetch"),
+            },
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Sends records to a partition's worker; whether there is one.
+    pub(super) fn deliver(&self, outlet: &Outlet, batch: LogBatch, high_watermark: Option<i64>) -> bool {
+        let bytes = batch.memory();
+        self.delivered.records.increment(batch.len() as u64);
+        self.delivered.bytes.increment(bytes as u64);
+        self.delivered.batches.increment(1);
+        outlet.slot.sent(bytes, self.now_ms());
+        let delivery = Delivery { high_watermark, reservation: self.budget.reserve(bytes), batch };
+        outlet.channel.send(Arrival::Records { epoch: outlet.epoch, delivery }).is_ok()
+    }
+
+    /// Notes that all that came at once is delivered.
+    pub(super) fn taken_since(&self, started: Instant) {
+        self.delivered.taking.record(started.elapsed());
+    }
+
+    /// An error that the client reports, by itself or on its event queue; most of them it keeps trying to overcome.
+    pub(super) fn client_error(&self, code: RDKafkaErrorCode, text: &str) {
+        match code {
+            // The text counts the brokers known so far, and so is new each time.
+            RDKafkaErrorCode::AllBrokersDown => self.problem(&code.to_string()),
+            RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed => self.problem(&format!("{code}: {text}")),
+            RDKafkaErrorCode::PollExceeded => warn!("the group took our partitions away: {text}"),
+            _ => debug!("Kafka client: {code}: {text}"),
+        }
+    }
+
+    fn problem(&self, problem: &str) {
+        if self.status.set_problem(Some(problem)) {
+            error!("Kafka cannot be used at the moment, trying on: {problem}");
+        }
+    }
+
+    /// Notes that brokers answer.
+    pub(super) fn brokers_answer(&self) {
+        if self.status.set_problem(None) {
+            info!("Kafka can be used again");
         }
     }
 
@@ -229,6 +309,13 @@ impl Shared {
     pub(super) fn send(&self, command: Command) {
         let _ = self.commands.send(command);
         self.wake();
+    }
+}
+
+impl Outlet {
+    /// Says that the log has lost the position.
+    pub(super) fn lose(&self, lost: LogLost) {
+        let _ = self.channel.send(Arrival::Lost(lost));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use kappa_pipeline::config::{KafkaConfig, StartPolicy};
+use kappa_pipeline::config::{FetcherChoice, KafkaConfig, StartPolicy};
 use kappa_pipeline::ingest::{AssignmentEvent, Consumer, IngestLimits, IngestStatus, KafkaPartitionLog};
 use kappa_pipeline::memory::MemoryBudget;
 use kappa_pipeline::partition::seams::PartitionLog;
@@ -15,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::mocking::MockCluster;
+use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -30,6 +30,8 @@ pub struct Cluster {
     brokers: String,
     mock: Option<MockCluster<'static, DefaultProducerContext>>,
     run: String,
+    /// Who fetches for the members on this cluster.
+    fetcher: FetcherChoice,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,18 +56,22 @@ pub fn payload(index: i64) -> Vec<u8> {
 }
 
 impl Cluster {
-    pub fn mock() -> Self {
-        let mock = MockCluster::new(1).unwrap();
-        Self { brokers: mock.bootstrap_servers(), mock: Some(mock), run: "mock".to_owned() }
+    pub fn mock(fetcher: FetcherChoice) -> Self {
+        Self::mock_of(1, fetcher)
     }
 
-    pub fn real() -> Option<Self> {
+    pub fn mock_of(brokers: i32, fetcher: FetcherChoice) -> Self {
+        let mock = MockCluster::new(brokers).unwrap();
+        Self { brokers: mock.bootstrap_servers(), mock: Some(mock), run: "mock".to_owned(), fetcher }
+    }
+
+    pub fn real(fetcher: FetcherChoice) -> Option<Self> {
         let Ok(brokers) = std::env::var("KAFKA_BROKERS") else {
             println!("skipped: KAFKA_BROKERS is not set");
             return None;
         };
-        let run = format!("ingest-{:x}", std::time::UNIX_EPOCH.elapsed().unwrap().as_micros());
-        Some(Self { brokers, mock: None, run })
+        let run = format!("ingest-{:x}", std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos());
+        Some(Self { brokers, mock: None, run, fetcher })
     }
 
     pub fn is_mock(&self) -> bool {
@@ -85,8 +91,15 @@ impl Cluster {
     }
 
     async fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]).await;
+    }
+
+    pub async fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         for _ in 0..50 {
-            let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+            let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+            for (name, value) in settings {
+                new = new.set(name, value);
+            }
             let results = self.admin().create_topics([&new], &AdminOptions::new()).await.unwrap();
             match &results[0] {
                 Ok(_) => return,
@@ -123,13 +136,36 @@ impl Cluster {
         if up { mock.broker_up(1) } else { mock.broker_down(1) }.unwrap();
     }
 
+    /// Another broker of the mock cluster leads from now on.
+    pub fn set_leader(&self, topic: &str, partition: i32, broker: i32) {
+        self.mock.as_ref().unwrap().partition_leader(topic, partition, Some(broker)).unwrap();
+    }
+
+    /// A broker of the mock cluster takes care of the groups of this topic's members.
+    pub fn set_coordinator(&self, topic: &str, group: &str, broker: i32) {
+        let group = format!("{topic}-{group}");
+        self.mock.as_ref().unwrap().coordinator(MockCoordinator::Group(group), broker).unwrap();
+    }
+
+    /// A broker of the mock cluster answers only after so long.
+    pub fn set_delay(&self, broker: i32, delay: Duration) {
+        self.mock.as_ref().unwrap().broker_round_trip_time(broker, delay).unwrap();
+    }
+
     pub fn producer(&self) -> BaseProducer {
+        self.producer_with(&[])
+    }
+
+    pub fn producer_with(&self, properties: &[(&str, &str)]) -> BaseProducer {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
             .set("queue.buffering.max.messages", "1000000")
             .set("compression.type", "lz4")
             .set("linger.ms", "2");
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
         config.create().unwrap()
     }
 
@@ -233,6 +269,7 @@ impl Member {
             topic: topic.to_owned(),
             group: format!("{topic}-{group}"),
             start,
+            fetcher: cluster.fetcher,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let mut config = config;

@@ -114,8 +114,10 @@ metrics_table! {
         INGEST_HOLDING_BACK = "kappa_ingest_holding_back", Gauge, Count, [],
             "1 while records are left in Kafka because memory is short or the workers are behind";
         INGEST_UNDELIVERED = "kappa_ingest_undelivered_bytes", Gauge, Bytes, [], "Memory of records that wait for their partition's worker";
+        FETCH_DURATION = "kappa_ingest_fetch_duration_seconds", Histogram, Seconds, [],
+            "Time from a request for records to the broker's answer; the native fetcher only";
         STAGE_DURATION = "kappa_stage_duration_seconds", Histogram, Seconds, ["stage"],
-            "Time that one batch spent in a stage of the record path: fetch (from the Kafka client to the partitions), decode (decoded, judged, digested), windows (windows and anomalies), encode (Parquet)";
+            "Time that one batch spent in a stage of the record path: fetch (from the Kafka client, or a broker's answer, to the partitions), decode (decoded, judged, digested), windows (windows and anomalies), encode (Parquet)";
         SEAL_DURATION = "kappa_seal_duration_seconds", Histogram, Seconds, ["step"],
             "Time that a step of sealing a segment took: archive, dead_letters, hot_store, snapshot, commit";
         HOT_WRITE_DURATION = "kappa_hot_store_write_duration_seconds", Histogram, Seconds, [],
