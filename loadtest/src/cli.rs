@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,36 +12,34 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::click_house::ClickHouse;
+use crate::bench::{Bench, Place};
+use crate::calibrate;
 use crate::compare::{compare, read_figures, table};
 use crate::cost::{self, Prices};
-use crate::environment::Environment;
-use crate::find_max::Search;
-use crate::gates::Verdict;
-use crate::progress::{Progress, grouped, say};
-use crate::report::Report;
-use crate::run::{Plan, run};
+use crate::find_max::{self, Search};
+use crate::local_stack::LocalStack;
+use crate::progress::say;
+use crate::repository::find_repository;
 use crate::scenario::{Scenario, ScenarioError, Scenarios};
-use crate::stack::{LocalStack, find_repository};
 use crate::target::Target;
 
 /// Exit code of a wrong use.
 const WRONG_USE: u8 = 2;
 
-/// The program's own name among the processes.
-const GENERATOR: &str = "generator";
-
 const EXAMPLES: &str = "\
 Examples:
   kappa-loadtest run                                     50,000 events/s for five minutes on a local stack of its own
   kappa-loadtest run spike --rate 20000 --for 2m
+  kappa-loadtest run --target embedded                   on what `kappa demo` brings along: no Java, no Go
   kappa-loadtest run mine --file my-scenarios.toml --compare target/load/baseline.json
   kappa-loadtest run steady --config kappa.toml --status-url http://kappa-0:9464 --status-url http://kappa-1:9464
   kappa-loadtest find-max --from 50000 --precision 0.05
+  kappa-loadtest calibrate                               what the generator and Kafka can take without a pipeline
   kappa-loadtest cost
   kappa-loadtest scenarios
 
-Exit codes: 0 every gate is passed, 1 one is not, 2 wrong use, 3 not valid: the generator did not keep its schedule.";
+Exit codes: 0 every gate is passed, 1 one is not, 2 wrong use, 3 not valid: the generator or Kafka
+was the limit, not the pipeline.";
 
 /// An open-loop load harness: sends on schedule whatever the system does, measures from the user's side, judges by
 /// gates, and writes a report.
@@ -55,6 +54,7 @@ struct Cli {
 enum Command {
     Run(RunArguments),
     FindMax(FindMaxArguments),
+    Calibrate(CalibrateArguments),
     Cost(CostArguments),
     Scenarios(ScenariosArguments),
 }
@@ -65,7 +65,8 @@ Examples:
   kappa-loadtest run everything --rate 10000 --for 3m
   kappa-loadtest run steady --config kappa.toml --pid kappa=4711
 
-Against a cluster (--config): the topic must exist and get nothing else meanwhile, and the pipeline must run. What is
+On the embedded target the broker is a mock in memory and the object store a directory: nothing is told about durability,
+outages, S3, or the limits of a real Kafka. Against a cluster (--config): the topic must exist and get nothing else meanwhile, and the pipeline must run. What is
 told from outside is optional: without a --pid nothing is known of CPU and memory.
 Ctrl-C ends early, with a report of what was measured.";
 
@@ -128,6 +129,41 @@ struct FindMaxArguments {
     precision: f64,
 }
 
+const CALIBRATE_EXAMPLES: &str = "\
+Examples:
+  kappa-loadtest calibrate
+  kappa-loadtest calibrate --scenario skew --from 500000 --step 20s --precision 0.05
+
+A rate is kept if the gates of the run itself are passed: few events slip, little waits for Kafka, nothing is refused.";
+
+/// Find the highest rate that the generator keeps and Kafka takes, without a pipeline.
+#[derive(Debug, Args)]
+#[command(after_help = CALIBRATE_EXAMPLES)]
+struct CalibrateArguments {
+    /// What is sent.
+    #[arg(long, default_value = "steady")]
+    scenario: String,
+
+    #[command(flatten)]
+    common: CommonArguments,
+
+    /// The rate to begin with.
+    #[arg(long, default_value_t = 200_000.0)]
+    from: f64,
+
+    /// The rate that is enough.
+    #[arg(long, default_value_t = 2_000_000.0)]
+    to: f64,
+
+    /// How long each rate is tried.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    step: Duration,
+
+    /// How close the answer must be, as a share of it.
+    #[arg(long, default_value_t = 0.1)]
+    precision: f64,
+}
+
 /// What a billion events cost, from the figures of a report.
 #[derive(Debug, Args)]
 #[command(
@@ -162,11 +198,11 @@ struct CommonArguments {
     #[arg(long)]
     file: Option<PathBuf>,
 
-    /// The local stack: it is started, with a pipeline on it, and taken down again unless it was up before.
-    #[arg(long, value_parser = ["local"], default_value = "local", conflicts_with = "config")]
-    stack: String,
+    /// What is started, with a pipeline on it, and taken down again unless it was up before.
+    #[arg(long, value_enum, default_value_t = Stack::Local, conflicts_with = "config")]
+    target: Stack,
 
-    /// Directory of the local stack [default: target/load/stack].
+    /// Directory of that stack [default: target/load/stack or target/load/embedded].
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     stack_dir: Option<PathBuf>,
 
@@ -194,6 +230,15 @@ struct CommonArguments {
     /// Where the reports go [default: target/load].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// What the harness can start by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Stack {
+    /// The stack of deploy/local: Apache Kafka, Apicurio, versitygw and the ClickHouse engine.
+    Local,
+    /// The stack of `kappa demo`: a mock broker in memory, directories, and the ClickHouse engine.
+    Embedded,
 }
 
 fn parse_process(text: &str) -> Result<(String, u32), String> {
@@ -226,7 +271,16 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(arguments) => run_scenario(arguments).await,
-        Command::FindMax(arguments) => find_max(arguments).await,
+        Command::FindMax(arguments) => {
+            let search = search(arguments.from, arguments.to, arguments.precision)?;
+            let (bench, scenario) = prepare(&arguments.common, &arguments.scenario, arguments.step)?;
+            find_max::find_max(&bench, &arguments.scenario, scenario, search, interrupts()?).await
+        }
+        Command::Calibrate(arguments) => {
+            let search = search(arguments.from, arguments.to, arguments.precision)?;
+            let (bench, scenario) = prepare(&arguments.common, &arguments.scenario, arguments.step)?;
+            calibrate::calibrate(&bench, scenario, search, interrupts()?).await
+        }
         Command::Cost(arguments) => print_cost(&arguments),
         Command::Scenarios(arguments) => list_scenarios(&arguments),
     }
@@ -258,7 +312,7 @@ async fn run_scenario(arguments: RunArguments) -> anyhow::Result<u8> {
     scenario.check(&arguments.scenario)?;
     let baseline = arguments.compare.as_deref().map(read_figures).transpose()?;
     let interrupt = interrupts()?;
-    let bench = Bench::start(&arguments.common)?;
+    let bench = bench(&arguments.common)?;
     let report = bench.run(&arguments.scenario, &scenario, interrupt).await?;
     let page = report.write(&bench.out, "report")?;
     println!("{}", report.summary());
@@ -269,56 +323,39 @@ async fn run_scenario(arguments: RunArguments) -> anyhow::Result<u8> {
     Ok(report.verdict().exit_code())
 }
 
-async fn find_max(arguments: FindMaxArguments) -> anyhow::Result<u8> {
-    if arguments.from <= 0.0 || arguments.to < arguments.from || arguments.precision <= 0.0 {
+fn search(from: f64, to: f64, precision: f64) -> anyhow::Result<Search> {
+    if from <= 0.0 || to < from || precision <= 0.0 {
         bail!("--from must be more than 0, --to not below it, and --precision more than 0");
     }
-    let mut scenario = Scenarios::load(arguments.common.file.as_deref())?.get(&arguments.scenario)?;
-    scenario.duration = arguments.step;
-    let interrupt = interrupts()?;
-    let bench = Bench::start(&arguments.common)?;
-    let mut search = Search::new(arguments.from, arguments.to, arguments.precision);
-    let mut steps = Vec::new();
-    while let Some(rate) = search.next() {
-        scenario.rate = rate.round();
-        scenario.check(&arguments.scenario)?;
-        let report = bench.run(&arguments.scenario, &scenario, interrupt.clone()).await?;
-        if *interrupt.borrow() {
-            break;
+    Ok(Search::new(from, to, precision))
+}
+
+/// For a search: where runs are made, and the scenario with the length of its steps.
+fn prepare(common: &CommonArguments, name: &str, step: Duration) -> anyhow::Result<(Bench, Scenario)> {
+    let mut scenario = Scenarios::load(common.file.as_deref())?.get(name)?;
+    scenario.duration = step;
+    scenario.check(name)?;
+    Ok((bench(common)?, scenario))
+}
+
+fn bench(arguments: &CommonArguments) -> anyhow::Result<Bench> {
+    let load_directory = find_repository().unwrap_or_default().join("target/load");
+    let directory = arguments.stack_dir.as_deref();
+    let place = match (&arguments.config, arguments.target) {
+        (Some(config), _) => {
+            let (addresses, processes) = (arguments.status_url.clone(), arguments.pid.clone());
+            Place::Cluster(Box::new(Target::from_file(config, &BTreeMap::new(), addresses, processes)?))
         }
-        let verdict = report.verdict();
-        println!(
-            "{:>10} events/s: {}; p99 {:.0} ms, lag {:+.0} records/s, slips {:.3} %, kappa {:.2} cores",
-            grouped(rate),
-            verdict.text(),
-            report.figure("latency_p99_ms"),
-            report.figure("lag_growth_per_second"),
-            report.figure("slipped_share"),
-            report.figure("kappa_cpu_cores"),
-        );
-        steps.push(serde_json::json!({ "rate": rate.round(), "verdict": verdict, "figures": report.figures }));
-        search.tried(rate, verdict == Verdict::Passed);
-        if verdict == Verdict::Passed {
-            report.write(&bench.out, "find-max-best")?;
+        (None, Stack::Local) => {
+            say("starting the local stack");
+            Place::Local(LocalStack::start(directory)?)
         }
-    }
-    let answer = serde_json::json!({
-        "kind": "kappa-load-find-max", "scenario": scenario, "sustained": search.sustained(),
-        "refused": search.refused(), "steps": steps,
-    });
-    let path = bench.out.join("find-max.json");
-    std::fs::create_dir_all(&bench.out)?;
-    std::fs::write(&path, serde_json::to_string_pretty(&answer)? + "\n")
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    match (search.sustained(), search.refused()) {
-        (Some(low), Some(high)) => {
-            println!("sustained: {} events/s; {} is too much", grouped(low), grouped(high));
+        (None, Stack::Embedded) => {
+            Place::Embedded(directory.map_or_else(|| load_directory.join("embedded"), Path::to_owned))
         }
-        (Some(low), None) => println!("sustained: {} events/s; no more was tried", grouped(low)),
-        (None, _) => println!("nothing was sustained"),
-    }
-    println!("{}", path.display());
-    Ok(u8::from(search.sustained().is_none()))
+    };
+    let out = arguments.out.clone().unwrap_or(load_directory);
+    Ok(Bench::new(place, out, arguments.drain_timeout, arguments.seal_timeout))
 }
 
 /// The first SIGINT or SIGTERM sets it; the second ends the program.
@@ -334,7 +371,7 @@ fn interrupts() -> anyhow::Result<watch::Receiver<bool>> {
             }
             if !is_first {
                 say(
-                    "leaving at once: a local stack stays up; `deploy/local/stack down --dir target/load/stack` ends it",
+                    "leaving at once: what was started stays up. `deploy/local/stack down --dir target/load/stack` ends a local stack; look for `kappa` among the processes",
                 );
                 std::process::exit(130);
             }
@@ -342,72 +379,6 @@ fn interrupts() -> anyhow::Result<watch::Receiver<bool>> {
         }
     });
     Ok(receiver)
-}
-
-/// Where runs are made: a local stack, or a cluster.
-struct Bench {
-    stack: Option<LocalStack>,
-    cluster: Option<Target>,
-    out: PathBuf,
-    drain_timeout: Duration,
-    seal_timeout: Duration,
-}
-
-impl Bench {
-    fn start(arguments: &CommonArguments) -> anyhow::Result<Self> {
-        let out = match &arguments.out {
-            Some(out) => out.clone(),
-            None => find_repository().unwrap_or_default().join("target/load"),
-        };
-        let (mut stack, mut cluster) = (None, None);
-        if let Some(config) = &arguments.config {
-            let mut processes = arguments.pid.clone();
-            processes.push((GENERATOR.to_owned(), std::process::id()));
-            cluster = Some(Target::from_file(
-                config,
-                &std::collections::BTreeMap::new(),
-                arguments.status_url.clone(),
-                processes,
-            )?);
-        } else {
-            say("starting the local stack");
-            stack = Some(LocalStack::start(arguments.stack_dir.as_deref())?);
-        }
-        Ok(Self { stack, cluster, out, drain_timeout: arguments.drain_timeout, seal_timeout: arguments.seal_timeout })
-    }
-
-    async fn run(&self, name: &str, scenario: &Scenario, interrupt: watch::Receiver<bool>) -> anyhow::Result<Report> {
-        let plan = Plan {
-            name: name.to_owned(),
-            scenario: scenario.clone(),
-            drain_timeout: self.drain_timeout,
-            seal_timeout: self.seal_timeout,
-        };
-        let mut environment = Environment::look();
-        let progress = Progress::new(scenario.duration);
-        let (target, mut local) = match (&self.stack, &self.cluster) {
-            (Some(stack), _) => {
-                let topic = format!("load-{}", crate::canary::now_us() / 1_000);
-                let (mut target, local) = stack.start_pipeline(&topic, scenario.partitions, &scenario.pipeline).await?;
-                target.processes.push((GENERATOR.to_owned(), std::process::id()));
-                (target, Some(local))
-            }
-            (None, Some(cluster)) => (cluster.clone(), None),
-            (None, None) => bail!("there is neither a stack nor a cluster"),
-        };
-        let version = ClickHouse::new(&target.hot_store)?.rows("SELECT version()").await;
-        environment.clickhouse = version.ok().and_then(|rows| rows.into_iter().flatten().next());
-        let measured = run(&plan, &target, local.as_mut(), &progress, interrupt).await;
-        drop(local);
-        drop(progress);
-        let report = Report::new(&mut measured?, environment)?;
-        if let Some(stack) = &self.stack
-            && let Err(error) = stack.clean_up(&target).await
-        {
-            say(&format!("what the run has left could not be removed: {error:#}"));
-        }
-        Ok(report)
-    }
 }
 
 #[cfg(test)]
@@ -432,7 +403,8 @@ mod tests {
     fn wrong_words_are_refused() {
         for words in [
             vec!["run", "--for", "soon"],
-            vec!["run", "--stack", "moon"],
+            vec!["run", "--target", "moon"],
+            vec!["run", "-c", "kappa.toml", "--target", "embedded"],
             vec!["run", "--pid", "kappa=1"],
             vec!["run", "-c", "kappa.toml", "--pid", "kappa"],
             vec!["run", "-c", "kappa.toml", "--stack-dir", "x"],

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::measured::Figure;
 
@@ -15,7 +15,7 @@ const MILLIONS: f64 = 1_000.0;
 const GIB: f64 = 1_073_741_824.0;
 
 /// US dollars; what each means stands in `loadtest/prices.toml`.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
     core_hour: f64,
@@ -26,7 +26,7 @@ pub struct Prices {
 }
 
 /// One line of the bill for a billion events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Position {
     /// What is paid for.
     pub what: &'static str,
@@ -59,22 +59,29 @@ impl Prices {
     }
 }
 
-/// The bill. What a report has no figure for costs nothing.
+/// The bill. What a report has no figures for is not on it.
 pub fn bill(figures: &[Figure], prices: &Prices) -> Vec<Position> {
-    let figure = |name: &str| figures.iter().find(|figure| figure.name == name).map_or(0.0, |figure| figure.value);
-    let core_hours =
-        |process: &str| figure(&format!("{process}_cpu_seconds_per_million")) * MILLIONS / 3_600.0 / prices.utilization;
-    let objects = |bucket: &str| figure(&format!("s3_{bucket}_objects_per_million"));
-    let puts = (objects("archive") + objects("dead_letters") + objects("state")) * MILLIONS;
-    let archived_gib = figure("s3_archive_bytes_per_event") * 1e9 / GIB;
-    let position = |what, amount, unit, price: f64| Position { what, amount, unit, dollars: amount * price };
-    vec![
+    let figure = |name: &str| figures.iter().find(|figure| figure.name == name).map(|figure| figure.value);
+    let core_hours = |process: &str| {
+        let seconds = figure(&format!("{process}_cpu_seconds_per_million"))?;
+        Some(seconds * MILLIONS / 3_600.0 / prices.utilization)
+    };
+    let objects = |place: &str| figure(&format!("s3_{place}_objects_per_million"));
+    let puts: Option<f64> = ["archive", "dead_letters", "state"].into_iter().map(objects).sum();
+    let archived_gib = figure("s3_archive_bytes_per_event").map(|bytes| bytes * 1e9 / GIB);
+    let position = |what, amount: Option<f64>, unit, price: f64| {
+        amount.map(|amount| Position { what, amount, unit, dollars: amount * price })
+    };
+    [
         position("the pipeline", core_hours("kappa"), "core hours", prices.core_hour),
         position("ClickHouse's inserts and merges", core_hours("clickhouse"), "core hours", prices.core_hour),
         position("Kafka's broker", core_hours("kafka"), "core hours", prices.core_hour),
-        position("objects written", puts, "requests", prices.thousand_puts / 1_000.0),
-        position("the archive", archived_gib * prices.months_kept, "GiB months", prices.gib_month),
+        position("objects written", puts.map(|puts| puts * MILLIONS), "requests", prices.thousand_puts / 1_000.0),
+        position("the archive", archived_gib.map(|gib| gib * prices.months_kept), "GiB months", prices.gib_month),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The bill as a table.
@@ -104,13 +111,14 @@ mod tests {
         let figures = [
             figure("kappa_cpu_seconds_per_million", 3.6),
             figure("s3_archive_objects_per_million", 1.0),
+            figure("s3_dead_letters_objects_per_million", 0.0),
             figure("s3_state_objects_per_million", 3.0),
             figure("s3_archive_bytes_per_event", GIB / 1e9 * 5.0),
         ];
         let bill = bill(&figures, &prices);
         // 3.6 s a million are an hour a billion, on a core that is half busy two.
         let dollars: Vec<f64> = bill.iter().map(|line| (line.dollars * 1e6).round() / 1e6).collect();
-        assert_eq!(dollars, [0.08, 0.0, 0.0, 0.02, 1.0]);
+        assert_eq!(dollars, [0.08, 0.02, 1.0]);
         assert!(table(&bill).ends_with("1.10 $"), "{}", table(&bill));
     }
 

@@ -6,13 +6,15 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::stack::{find_kappa, find_repository};
+use crate::repository::{find_kappa, find_repository};
 
 /// The environment of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Environment {
     /// The command line.
     pub command: String,
+    /// What was tested, in words.
+    pub target: String,
     /// Processors and their model.
     pub processors: String,
     /// Memory of the machine.
@@ -34,23 +36,23 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this machine, now.
-    pub fn look() -> Self {
+    /// Of this machine, now. `target` says what is tested.
+    pub fn look(target: String) -> Self {
         let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
         let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let memory_info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory = memory_info.split_whitespace().nth(1).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
         let repository = find_repository().ok();
-        let kappa = repository.as_deref().and_then(|path| find_kappa(path).ok());
         let load_average = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Self {
             command: std::env::args().collect::<Vec<_>>().join(" "),
+            target,
             processors: format!("{processors} x {}", model.trim_start_matches(['\t', ' ', ':'])),
             memory_gib: (memory / 1024.0 / 1024.0 * 10.0).round() / 10.0,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             commit: repository.as_deref().and_then(commit),
-            kappa: kappa.and_then(|kappa| output(Command::new(kappa).arg("--version"))),
+            kappa: find_kappa().ok().and_then(|kappa| output(Command::new(kappa).arg("--version"))),
             clickhouse: None,
             librdkafka: rdkafka::util::get_rdkafka_version().1,
             loadtest: env!("CARGO_PKG_VERSION"),

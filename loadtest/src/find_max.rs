@@ -1,5 +1,79 @@
 //! The highest rate that is sustained: doubled until it is not, then halved in between.
 
+use tokio::sync::watch;
+
+use crate::bench::Bench;
+use crate::gates::Verdict;
+use crate::progress::grouped;
+use crate::report::Report;
+use crate::scenario::Scenario;
+
+/// Searches, each step a run of the scenario at another rate; prints each. The exit code.
+///
+/// A step that is not valid ends the search upwards too, but what it has found then is a limit of the generator or of
+/// Kafka, and the answer says so.
+pub async fn find_max(
+    bench: &Bench,
+    name: &str,
+    mut scenario: Scenario,
+    mut search: Search,
+    interrupt: watch::Receiver<bool>,
+) -> anyhow::Result<u8> {
+    let mut steps = Vec::new();
+    let mut lowest_refusal: Option<(f64, Verdict)> = None;
+    while let Some(rate) = search.next() {
+        scenario.rate = rate.round();
+        scenario.check(name)?;
+        let report = bench.run(name, &scenario, interrupt.clone()).await?;
+        if *interrupt.borrow() {
+            break;
+        }
+        let verdict = report.verdict();
+        println!("{}", line(rate, &report));
+        steps.push(serde_json::json!({ "rate": rate.round(), "verdict": verdict, "figures": report.figures }));
+        search.tried(rate, verdict == Verdict::Passed);
+        if verdict == Verdict::Passed {
+            report.write(&bench.out, "find-max-best")?;
+        } else if lowest_refusal.is_none_or(|(lowest, _)| rate < lowest) {
+            lowest_refusal = Some((rate, verdict));
+        }
+    }
+    let limit = lowest_refusal.map(|(_, verdict)| verdict);
+    let answer = serde_json::json!({
+        "kind": "kappa-load-find-max", "scenario": scenario, "sustained": search.sustained(),
+        "refused": search.refused(), "refused_as": limit, "steps": steps,
+    });
+    let path = bench.write_json("find-max.json", &answer)?;
+    let beyond = match (search.refused(), limit) {
+        (Some(high), Some(Verdict::NotValid)) => {
+            format!("{} is not valid: there the generator or Kafka is the limit, not the pipeline", grouped(high))
+        }
+        (Some(high), _) => format!("{} is too much", grouped(high)),
+        (None, _) => "no more was tried".to_owned(),
+    };
+    match search.sustained() {
+        Some(low) => println!("sustained: {} events/s; {beyond}", grouped(low)),
+        None => println!("nothing was sustained; {beyond}"),
+    }
+    println!("{}", path.display());
+    Ok(u8::from(search.sustained().is_none()))
+}
+
+fn line(rate: f64, report: &Report) -> String {
+    let failed: Vec<&str> = report.failed_gates().collect();
+    let why = if failed.is_empty() { String::new() } else { format!(" ({})", failed.join(", ")) };
+    format!(
+        "{:>10} events/s: {}{why}; p99 {:.0} ms, lag {:+.0} records/s, slips {:.3} %, waiting for Kafka {:.0} ms, kappa {:.2} cores",
+        grouped(rate),
+        report.verdict().text(),
+        report.figure("latency_p99_ms"),
+        report.figure("lag_growth_per_second"),
+        report.figure("slipped_share"),
+        report.figure("kafka_waiting_p90_ms"),
+        report.figure("kappa_cpu_cores"),
+    )
+}
+
 /// The search. Rates are events a second.
 #[derive(Debug, Clone)]
 pub struct Search {

@@ -1,12 +1,16 @@
 //! The verdict: what was asked for, what was measured, and whether the one is within the other.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::checks::Check;
-use crate::measured::{Measured, milliseconds};
-use crate::statistics::largest;
+use crate::measured::Measured;
+use crate::scenario::Gates;
+use crate::send::Outcome;
+use crate::shape::RateCurve;
+use crate::statistics::{largest, quantile};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -16,7 +20,7 @@ pub enum Verdict {
     Passed,
     /// At least one is not.
     Failed,
-    /// The generator did not keep its schedule: nothing can be said about the pipeline.
+    /// The generator or Kafka was the limit: nothing can be said about the pipeline.
     NotValid,
 }
 
@@ -51,6 +55,18 @@ pub struct Gate {
     pub measured: String,
     /// Whether it is passed.
     pub passed: bool,
+    /// What it judges.
+    pub judges: Subject,
+}
+
+/// What a gate judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The run itself: whether the others mean anything.
+    Validity,
+    /// The pipeline.
+    Pipeline,
 }
 
 /// What the gates look at.
@@ -74,6 +90,8 @@ pub struct Readings {
     precision: Option<f64>,
     slipped_share: f64,
     worst_slip: Duration,
+    /// What waited for Kafka, in time at the rate: median and 90th percentile.
+    waiting: (Duration, Duration),
 }
 
 impl Readings {
@@ -93,33 +111,32 @@ impl Readings {
             canaries_seen: latency.len(),
             memory_growth: measured.memory_growth(),
             drain: measured.drain,
-            failed_deliveries: measured.outcome.failed,
             differing: measured.checks.iter().filter(|check| !check.is_ok()).cloned().collect(),
             checks: measured.checks.len(),
             unchecked: measured.unchecked.clone(),
             recall: measured.detection.as_ref().and_then(|detection| detection.recall),
             precision: measured.detection.as_ref().and_then(|detection| detection.precision),
-            slipped_share: measured.slipped_share(),
-            worst_slip: measured.outcome.punctuality.worst,
+            ..Self::of_sending(&measured.outcome, &measured.scenario.curve(), &measured.steady())
         })
+    }
+
+    /// Only what the gates of the run itself look at.
+    pub fn of_sending(outcome: &Outcome, curve: &RateCurve, part: &Range<f64>) -> Self {
+        let waiting = outcome.waiting_seconds(curve, part);
+        let waiting_at = |share| Duration::from_secs_f64(quantile(&waiting, share));
+        Self {
+            failed_deliveries: outcome.failed,
+            slipped_share: outcome.punctuality.slipped_share(),
+            worst_slip: outcome.punctuality.worst,
+            waiting: (waiting_at(0.5), waiting_at(0.9)),
+            ..Self::default()
+        }
     }
 }
 
-/// Judges. The first gate is the generator's own.
-pub fn judge(gates: &crate::scenario::Gates, readings: &Readings) -> (Verdict, Vec<Gate>) {
-    let slips = Gate {
-        name: "the generator kept its schedule",
-        limit: format!("at most {} of the events more than {:?} late", percent(gates.slips), gates.slip_limit),
-        measured: format!(
-            "{} were; the worst by {:.0} ms",
-            percent(readings.slipped_share),
-            milliseconds(readings.worst_slip)
-        ),
-        passed: readings.slipped_share <= gates.slips,
-    };
-    let is_valid = slips.passed;
-    let mut judged = vec![slips];
-    judge_delivery(readings, &mut judged);
+/// Judges. The first gates are those of the run itself.
+pub fn judge(gates: &Gates, readings: &Readings) -> (Verdict, Vec<Gate>) {
+    let mut judged = judge_validity(gates, readings);
     judge_lag(gates, readings, &mut judged);
     judge_latency(gates, readings, &mut judged);
     judge_memory_and_drain(gates, readings, &mut judged);
@@ -127,31 +144,50 @@ pub fn judge(gates: &crate::scenario::Gates, readings: &Readings) -> (Verdict, V
         judged.push(exactness(readings));
     }
     judge_detection(gates, readings, &mut judged);
-    let verdict = match (is_valid, judged.iter().all(|gate| gate.passed)) {
-        (false, _) => Verdict::NotValid,
-        (true, true) => Verdict::Passed,
-        (true, false) => Verdict::Failed,
+    let has_failed = |subject| judged.iter().any(|gate| gate.judges == subject && !gate.passed);
+    let verdict = match (has_failed(Subject::Validity), has_failed(Subject::Pipeline)) {
+        (true, _) => Verdict::NotValid,
+        (false, true) => Verdict::Failed,
+        (false, false) => Verdict::Passed,
     };
     (verdict, judged)
 }
 
-fn judge_delivery(readings: &Readings, judged: &mut Vec<Gate>) {
-    judged.push(Gate {
-        name: "Kafka acknowledged every record",
-        limit: "all".to_owned(),
-        measured: format!("{} not acknowledged", readings.failed_deliveries),
-        passed: readings.failed_deliveries == 0,
-    });
+/// Judges the run itself: whether the generator or Kafka was the limit.
+pub fn judge_validity(gates: &Gates, readings: &Readings) -> Vec<Gate> {
+    let gate = |name, limit, measured, passed| Gate { name, limit, measured, passed, judges: Subject::Validity };
+    let (median, p90) = readings.waiting;
+    vec![
+        gate(
+            "the generator kept its schedule",
+            format!("at most {} of the events more than {} late", percent(gates.slips), span(gates.slip_limit)),
+            format!("{} were; the worst by {}", percent(readings.slipped_share), span(readings.worst_slip)),
+            readings.slipped_share <= gates.slips,
+        ),
+        gate(
+            "Kafka took every event at once",
+            format!("at p90, what waits for it is worth at most {} of the rate", span(gates.waiting)),
+            format!("p90 {}, median {}", span(p90), span(median)),
+            p90 <= gates.waiting,
+        ),
+        gate(
+            "Kafka acknowledged every event",
+            "all".to_owned(),
+            format!("{} not acknowledged", readings.failed_deliveries),
+            readings.failed_deliveries == 0,
+        ),
+    ]
 }
 
-fn judge_lag(gates: &crate::scenario::Gates, readings: &Readings, judged: &mut Vec<Gate>) {
+fn judge_lag(gates: &Gates, readings: &Readings, judged: &mut Vec<Gate>) {
     if let Some(limit) = gates.lag_growth {
         let growth = readings.lag_growth / readings.rate.max(1e-3);
         judged.push(Gate {
             name: "sustained: the lag does not grow",
             limit: format!("by at most {} of the rate", percent(limit)),
-            measured: format!("{:+.1} records a second, {}", readings.lag_growth, percent(growth)),
+            measured: format!("{:+.1} records a second, {:.2} %", readings.lag_growth, growth * 100.0),
             passed: growth <= limit,
+            judges: Subject::Pipeline,
         });
     }
     if let Some(limit) = gates.lag_seconds {
@@ -160,11 +196,12 @@ fn judge_lag(gates: &crate::scenario::Gates, readings: &Readings, judged: &mut V
             limit: format!("at most {limit} s"),
             measured: format!("at most {:.2} s", readings.lag_seconds),
             passed: readings.lag_seconds <= limit,
+            judges: Subject::Pipeline,
         });
     }
 }
 
-fn judge_latency(gates: &crate::scenario::Gates, readings: &Readings, judged: &mut Vec<Gate>) {
+fn judge_latency(gates: &Gates, readings: &Readings, judged: &mut Vec<Gate>) {
     let limits = [
         ("latency p50", gates.latency_p50, readings.latency_p50),
         ("latency p99", gates.latency_p99, readings.latency_p99),
@@ -176,9 +213,10 @@ fn judge_latency(gates: &crate::scenario::Gates, readings: &Readings, judged: &m
         };
         judged.push(Gate {
             name,
-            limit: format!("at most {limit:?}"),
-            measured: format!("{:.0} ms", milliseconds(measured)),
+            limit: format!("at most {}", span(limit)),
+            measured: span(measured),
             passed: measured <= limit && readings.canaries_seen > 0,
+            judges: Subject::Pipeline,
         });
     }
     judged.push(Gate {
@@ -186,10 +224,11 @@ fn judge_latency(gates: &crate::scenario::Gates, readings: &Readings, judged: &m
         limit: "all".to_owned(),
         measured: format!("{} seen, {} never", readings.canaries_seen, readings.canaries_missing),
         passed: readings.canaries_missing == 0 && readings.canaries_seen > 0,
+        judges: Subject::Pipeline,
     });
 }
 
-fn judge_memory_and_drain(gates: &crate::scenario::Gates, readings: &Readings, judged: &mut Vec<Gate>) {
+fn judge_memory_and_drain(gates: &Gates, readings: &Readings, judged: &mut Vec<Gate>) {
     // Without a pid nothing is known of the memory, which is no fault of the pipeline.
     if let (Some(limit), Some(growth)) = (gates.memory_growth, readings.memory_growth) {
         judged.push(Gate {
@@ -197,14 +236,16 @@ fn judge_memory_and_drain(gates: &crate::scenario::Gates, readings: &Readings, j
             limit: format!("second half at most {} above the first", percent(limit)),
             measured: format!("{:+.1} %", growth * 100.0),
             passed: growth <= limit,
+            judges: Subject::Pipeline,
         });
     }
     if let Some(limit) = gates.drain {
         judged.push(Gate {
             name: "the rest is processed soon",
-            limit: format!("within {limit:?}"),
-            measured: readings.drain.map_or("never".to_owned(), |drain| format!("{:.1} s", drain.as_secs_f64())),
+            limit: format!("within {}", span(limit)),
+            measured: readings.drain.map_or("never".to_owned(), span),
             passed: readings.drain.is_some_and(|drain| drain <= limit),
+            judges: Subject::Pipeline,
         });
     }
 }
@@ -224,10 +265,11 @@ fn exactness(readings: &Readings) -> Gate {
         limit: "all counts agree".to_owned(),
         measured,
         passed: readings.unchecked.is_none() && readings.differing.is_empty() && readings.checks > 0,
+        judges: Subject::Pipeline,
     }
 }
 
-fn judge_detection(gates: &crate::scenario::Gates, readings: &Readings, judged: &mut Vec<Gate>) {
+fn judge_detection(gates: &Gates, readings: &Readings, judged: &mut Vec<Gate>) {
     let limits =
         [("anomaly recall", gates.recall, readings.recall), ("anomaly precision", gates.precision, readings.precision)];
     for (name, limit, measured) in limits {
@@ -239,13 +281,29 @@ fn judge_detection(gates: &crate::scenario::Gates, readings: &Readings, judged: 
             limit: format!("at least {}", percent(limit)),
             measured: measured.map_or("nothing to tell it by".to_owned(), percent),
             passed: measured.is_some_and(|measured| measured >= limit),
+            judges: Subject::Pipeline,
         });
+    }
+}
+
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1_000.0)
+    } else {
+        format!("{} s", (seconds * 100.0).round() / 100.0)
     }
 }
 
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    if percent.abs() < 0.1 && percent != 0.0 { format!("{percent:.4} %") } else { format!("{percent:.1} %") }
+    if percent == 0.0 {
+        "none".to_owned()
+    } else if percent.abs() < 0.1 {
+        format!("{percent:.4} %")
+    } else {
+        format!("{percent:.1} %")
+    }
 }
 
 #[cfg(test)]
@@ -292,16 +350,28 @@ mod tests {
         assert_eq!(verdict(|r| r.memory_growth = Some(0.2)), failed("memory stays flat"));
         assert_eq!(verdict(|r| r.memory_growth = None), (Verdict::Passed, vec![]));
         assert_eq!(verdict(|r| r.drain = None), failed("the rest is processed soon"));
-        assert_eq!(verdict(|r| r.failed_deliveries = 1), failed("Kafka acknowledged every record"));
         assert_eq!(verdict(|r| r.differing.push(check)), failed("nothing lost, nothing twice"));
         assert_eq!(verdict(|r| r.unchecked = Some("S3 is away".to_owned())), failed("nothing lost, nothing twice"));
         assert_eq!(verdict(|r| r.recall = Some(0.4)), failed("anomaly recall"));
     }
 
     #[test]
-    fn a_generator_that_was_late_makes_the_run_not_valid() {
-        let (verdict, failed) = verdict(|readings| readings.slipped_share = 0.01);
-        assert_eq!((verdict, failed.as_slice()), (Verdict::NotValid, ["the generator kept its schedule"].as_slice()));
-        assert_eq!((Verdict::Passed.exit_code(), Verdict::Failed.exit_code(), verdict.exit_code()), (0, 1, 3));
+    fn numbers_are_for_people() {
+        let spans = [50, 999, 1_000, 1_340, 90_000].map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(spans, ["50 ms", "999 ms", "1 s", "1.34 s", "90 s"]);
+        assert_eq!([0.0, 0.000_2, 0.15].map(percent), ["none", "0.0200 %", "15.0 %"]);
+    }
+
+    #[test]
+    fn a_limit_that_is_not_the_pipelines_makes_the_run_not_valid() {
+        let not_valid = |name| (Verdict::NotValid, vec![name]);
+        assert_eq!(verdict(|r| r.slipped_share = 0.01), not_valid("the generator kept its schedule"));
+        assert_eq!(verdict(|r| r.waiting.1 = Duration::from_millis(501)), not_valid("Kafka took every event at once"));
+        assert_eq!(verdict(|r| r.waiting.1 = Duration::from_millis(500)), (Verdict::Passed, vec![]));
+        assert_eq!(verdict(|r| r.failed_deliveries = 1), not_valid("Kafka acknowledged every event"));
+        // Whatever becomes of the pipeline then.
+        assert_eq!(verdict(|r| (r.slipped_share, r.lag_seconds) = (0.01, 60.0)).0, Verdict::NotValid);
+        let codes = [Verdict::Passed, Verdict::Failed, Verdict::NotValid].map(Verdict::exit_code);
+        assert_eq!(codes, [0, 1, 3]);
     }
 }

@@ -127,11 +127,6 @@ impl Measured {
         usages.map(|usage| usage.rss_mib).collect()
     }
 
-    /// Share of events that the generator sent too late.
-    pub fn slipped_share(&self) -> f64 {
-        self.outcome.punctuality.slipped as f64 / self.outcome.punctuality.sent.max(1) as f64
-    }
-
     /// All figures.
     pub fn figures(&self) -> anyhow::Result<Vec<Figure>> {
         let mut figures = Figures(Vec::new());
@@ -158,9 +153,13 @@ impl Measured {
         figures.add("rate_sent", self.rate_sent(), "events/s", Better::Higher);
         let seconds = last.map_or(0.0, |sample| sample.at).max(1e-3);
         figures.add("rate_taken_in", taken_in as f64 / seconds, "events/s", Better::Higher);
-        figures.add("slipped_share", self.slipped_share() * 100.0, "%", Better::Lower);
+        figures.add("slipped_share", punctuality.slipped_share() * 100.0, "%", Better::Lower);
         figures.add("slip_p99_ms", milliseconds(punctuality.delay_at(99.0)), "ms", Better::Lower);
         figures.add("slip_max_ms", milliseconds(punctuality.worst), "ms", Better::Lower);
+        let waiting = self.outcome.waiting_seconds(&self.scenario.curve(), &self.steady());
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("max", 1.0)] {
+            figures.add(format!("kafka_waiting_{name}_ms"), quantile(&waiting, share) * 1_000.0, "ms", Better::Lower);
+        }
         figures.add("delivery_failures", self.outcome.failed as f64, "events", Better::Lower);
     }
 

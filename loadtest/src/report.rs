@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::checks::Check;
+use crate::cost::{Position, Prices, bill};
 use crate::detection::Detection;
 use crate::environment::Environment;
 use crate::gates::{Gate, Readings, Verdict, judge};
@@ -45,9 +46,17 @@ pub struct Report {
     latency: Latency,
     generator: GeneratorReport,
     detection: Option<Detection>,
+    cost: Cost,
     timeline: Columns,
     /// The part that is judged, seconds from the start.
     steady: (f64, f64),
+}
+
+/// What a billion events like these cost, by list prices.
+#[derive(Debug, Serialize)]
+struct Cost {
+    bill: Vec<Position>,
+    prices: Prices,
 }
 
 /// The distribution of latency, and how far it can be trusted.
@@ -92,6 +101,8 @@ impl Report {
         let latencies = latency_by_second(&measured.arrivals, measured.start_ms);
         let curve = measured.scenario.curve();
         let steady = measured.steady();
+        let figures = measured.figures()?;
+        let prices = Prices::load(None)?;
         Ok(Self {
             kind: "kappa-load",
             verdict,
@@ -100,7 +111,8 @@ impl Report {
             started_ms: measured.start_ms,
             environment,
             gates,
-            figures: measured.figures()?,
+            cost: Cost { bill: bill(&figures, &prices), prices },
+            figures,
             checks: measured.checks.clone(),
             unchecked: measured.unchecked.clone(),
             latency: latency(measured)?,
@@ -115,6 +127,11 @@ impl Report {
     /// How it ended.
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// The gates that are not passed.
+    pub fn failed_gates(&self) -> impl Iterator<Item = &'static str> {
+        self.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.name)
     }
 
     /// A figure by its name; 0 if it was not measured.
@@ -161,7 +178,7 @@ impl Report {
             self.latency.poll_gap_ms[1],
         ));
         lines.push(format!(
-            "lag p50 {} records, max {}; kappa {:.2} cores, {:.0} MiB; generator {:.2} cores, slips {:.4} %, worst {:.0} ms",
+            "lag p50 {} records, max {}; kappa {:.2} cores, {:.0} MiB; generator {:.2} cores, slips {:.4} %, worst {:.0} ms; waiting for Kafka p90 {:.0} ms",
             grouped(self.figure("lag_records_p50")),
             grouped(self.figure("lag_records_max")),
             self.figure("kappa_cpu_cores"),
@@ -169,6 +186,7 @@ impl Report {
             self.figure("generator_cpu_cores"),
             self.figure("slipped_share"),
             self.generator.slip_max_ms,
+            self.figure("kafka_waiting_p90_ms"),
         ));
         if let Some(detection) = &self.detection {
             let kinds = detection.by_kind.iter().map(|(kind, hits)| {

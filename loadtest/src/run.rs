@@ -15,6 +15,7 @@ use crate::click_house::{ClickHouse, quoted};
 use crate::detection;
 use crate::fleet::{Fleet, FleetOptions};
 use crate::kafka_log;
+use crate::local_pipeline::LocalPipeline;
 use crate::measured::Measured;
 use crate::objects::{self, LogRange, Stock};
 use crate::pipeline::{Pipelines, Status};
@@ -25,7 +26,6 @@ use crate::scenario::Scenario;
 use crate::schedule::{Punctuality, Timetable};
 use crate::send::{Generator, GeneratorOptions, Live, Outcome};
 use crate::shape::RateCurve;
-use crate::stack::LocalPipeline;
 use crate::target::Target;
 use crate::timeline::Sample;
 
@@ -42,7 +42,7 @@ const READY_TIMEOUT: Duration = Duration::from_mins(1);
 const LAST_CANARY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How far ahead the schedule starts, so that everything is set up when the first event is due.
-const HEAD_START: Duration = Duration::from_millis(500);
+pub const HEAD_START: Duration = Duration::from_millis(500);
 
 /// What a run needs besides the target.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ pub async fn run(
 ) -> anyhow::Result<Measured> {
     if local.is_none() && !plan.scenario.pauses.is_empty() {
         bail!(
-            "scenario `{}` pauses the pipeline, which is only possible on the local stack: leave --config away",
+            "scenario `{}` pauses the pipeline, which is only possible with one of the harness's own: leave --config away",
             plan.name
         );
     }
@@ -311,8 +311,11 @@ impl Run<'_> {
 
     async fn sample(&mut self, live: &Live, book: &CanaryBook) {
         let sent = live.sent.load(Relaxed);
+        let acknowledged = live.acknowledged.load(Relaxed).min(sent);
+        let waiting = sent - acknowledged;
         let status = self.pipelines.status().await;
         let at = self.start.elapsed().as_secs_f64();
+        let rate = self.curve.rate_at(at).max(1.0);
         let has_answered = status.is_ok();
         if let Ok(status) = status {
             self.last_status = status;
@@ -320,12 +323,17 @@ impl Run<'_> {
         // Its totals are the fresher ones, its positions outlive a restart.
         let by_totals = self.last_status.taken_in.saturating_sub(self.taken_in_before);
         let taken_in = by_totals.max(self.last_status.processed_since(&self.ends_before));
-        let lag_records = sent.saturating_sub(taken_in) as f64;
-        let lag_seconds =
-            if has_answered { self.last_status.lag_seconds() } else { lag_records / self.curve.rate_at(at).max(1.0) };
+        let lag_records = acknowledged.saturating_sub(taken_in) as f64;
+        let lag_seconds = if has_answered {
+            // It tells the age of the newest record that it has, and part of that is Kafka's.
+            (self.last_status.lag_seconds() - waiting as f64 / rate).max(0.0)
+        } else {
+            lag_records / rate
+        };
         let sample = Sample {
             at,
             sent,
+            waiting,
             taken_in,
             lag_records,
             lag_told: self.last_status.lag_records() as f64,

@@ -128,6 +128,8 @@ pub struct Gates {
     pub slips: f64,
     #[serde(with = "humantime_serde")]
     pub slip_limit: Duration,
+    #[serde(with = "humantime_serde")]
+    pub waiting: Duration,
 }
 
 /// What is wrong with a scenario or its file.
@@ -217,6 +219,7 @@ impl Default for Gates {
             precision: None,
             slips: 0.001,
             slip_limit: Duration::from_millis(50),
+            waiting: Duration::from_millis(500),
         }
     }
 }

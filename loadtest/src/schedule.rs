@@ -148,6 +148,11 @@ impl Punctuality {
         self.delays.saturating_record(delay.as_micros() as u64);
     }
 
+    /// Share of the events that slipped.
+    pub fn slipped_share(&self) -> f64 {
+        self.slipped as f64 / self.sent.max(1) as f64
+    }
+
     /// The delay that so many percent of the events stayed below.
     pub fn delay_at(&self, percent: f64) -> Duration {
         Duration::from_micros(self.delays.value_at_percentile(percent))

@@ -1,20 +1,23 @@
 //! The generator's thread: sends on schedule what the fleet measures.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use rdkafka::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::canary::CanaryBook;
-use crate::fleet::{Fleet, Sent};
+use crate::fleet::{Fleet, Record, Sent};
 use crate::schedule::{Clock as _, Punctuality, Sink, Stream, Timetable, WallClock, run_open_loop};
+use crate::shape::RateCurve;
 use crate::signal::Label;
 use crate::target::Kafka;
+use crate::topic_producer::TopicProducer;
 
 /// How long the last records may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_mins(2);
@@ -22,14 +25,16 @@ const FLUSH_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long one wait for room in the producer's queue lasts.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(2);
 
-/// How often delivery reports are looked at. Only failures are reported.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How often delivery reports are looked at, of which there are only failures, and how many records wait.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the generator tells while it works.
 #[derive(Debug, Default)]
 pub struct Live {
     /// Records handed to the producer.
     pub sent: AtomicU64,
+    /// Of these, acknowledged by Kafka.
+    pub acknowledged: AtomicU64,
     /// Of these, later than the limit.
     pub slipped: AtomicU64,
     /// The largest delay, microseconds.
@@ -49,12 +54,33 @@ pub struct Outcome {
     pub sent: Sent,
     /// The anomalies in it.
     pub labels: Vec<Label>,
+    /// How many records waited for Kafka, from the first to the last, at every look.
+    pub waiting: Vec<Waiting>,
     /// Records that were not acknowledged: nobody can say whether they are in the log.
     pub failed: u64,
     /// From the start to the last record handed over.
     pub sending: Duration,
     /// From then until everything was acknowledged.
     pub flushing: Duration,
+}
+
+impl Outcome {
+    /// What waited for Kafka at each look in a part of the schedule, in seconds at the rate of that moment.
+    pub fn waiting_seconds(&self, curve: &RateCurve, part: &Range<f64>) -> Vec<f64> {
+        let looks = self.waiting.iter().filter(|look| part.contains(&look.at));
+        // Behind schedule there are looks after its end.
+        let rate_at = |at: f64| curve.rate_at(at.min(curve.seconds())).max(1.0);
+        looks.map(|look| look.records as f64 / rate_at(look.at)).collect()
+    }
+}
+
+/// Records that were handed to the producer and not acknowledged yet, at a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Waiting {
+    /// Seconds from the start of the schedule.
+    pub at: f64,
+    /// How many.
+    pub records: u64,
 }
 
 /// The generator at work.
@@ -87,11 +113,20 @@ impl Generator {
         punctuality: Punctuality,
     ) -> anyhow::Result<Self> {
         let live = Arc::new(Live::default());
-        let producer = create_producer(&options.kafka, &live)?;
+        let failures = Failures(Arc::clone(&live));
+        let producer = TopicProducer::new(&producer_config(&options.kafka), failures, &options.kafka.topic)?;
         let (clock, sharing) = (WallClock::starting_at(options.start), Arc::clone(&live));
         let work = move || {
             thread::sleep(options.start.saturating_duration_since(Instant::now()));
-            let mut sender = Sender { producer, fleet, options, live: sharing, last_poll: Instant::now() };
+            let queue = Queue {
+                producer,
+                live: sharing,
+                start: options.start,
+                handed_over: 0,
+                last_look: Instant::now(),
+                waiting: Vec::new(),
+            };
+            let mut sender = Sender { queue, fleet, options };
             let punctuality = run_open_loop(&clock, timetable, punctuality, &mut sender)?;
             sender.finish(punctuality, clock.elapsed())
         };
@@ -112,7 +147,7 @@ impl Generator {
 }
 
 /// A producer for high rates whose records still go out at once: what latency it adds is part of what is measured.
-fn create_producer(kafka: &Kafka, live: &Arc<Live>) -> anyhow::Result<BaseProducer<Failures>> {
+fn producer_config(kafka: &Kafka) -> ClientConfig {
     let mut config = kafka.client_config();
     config
         .set("compression.type", "lz4")
@@ -120,19 +155,28 @@ fn create_producer(kafka: &Kafka, live: &Arc<Live>) -> anyhow::Result<BaseProduc
         .set("linger.ms", "5")
         .set("batch.size", "1000000")
         .set("batch.num.messages", "10000")
-        .set("queue.buffering.max.messages", "2000000")
+        .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         // Half of what a record costs the sending thread is its delivery report; failures are all that counts here.
         .set("delivery.report.only.error", "true");
-    config.create_with_context(Failures(Arc::clone(live))).context("cannot make a producer: check kafka.properties")
+    config
 }
 
 struct Sender {
-    producer: BaseProducer<Failures>,
+    queue: Queue,
     fleet: Fleet,
     options: GeneratorOptions,
+}
+
+/// The producer's queue, and who watches it.
+struct Queue {
+    producer: TopicProducer<Failures>,
     live: Arc<Live>,
-    last_poll: Instant,
+    start: Instant,
+    /// Records in the producer's hands so far.
+    handed_over: u64,
+    last_look: Instant,
+    waiting: Vec<Waiting>,
 }
 
 impl Sink for Sender {
@@ -146,48 +190,77 @@ impl Sink for Sender {
                 record
             }
         };
-        let mut message = BaseRecord::<[u8], [u8]>::to(&self.options.kafka.topic)
-            .key(record.key)
-            .partition(record.partition)
-            .timestamp(record.timestamp_ms);
-        message.payload = record.value;
-        loop {
-            match self.producer.send(message) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
-                    if self.live.stop.load(Relaxed) {
-                        bail!("Kafka takes nothing any more, and the run was ended: the producer's queue is full");
-                    }
-                    message = refused;
-                    self.producer.poll(WAIT_FOR_ROOM);
-                }
-                Err((error, _)) => return Err(anyhow!(error).context("cannot hand a record to the producer")),
-            }
-        }
+        self.queue.put(&record)
     }
 
     fn between_batches(&mut self, punctuality: &Punctuality) -> bool {
-        self.live.sent.store(punctuality.sent, Relaxed);
-        self.live.slipped.store(punctuality.slipped, Relaxed);
-        self.live.worst_us.store(punctuality.worst.as_micros() as u64, Relaxed);
-        if self.last_poll.elapsed() > POLL_INTERVAL {
-            self.producer.poll(Duration::ZERO);
-            self.last_poll = Instant::now();
+        let live = &self.queue.live;
+        live.slipped.store(punctuality.slipped, Relaxed);
+        live.worst_us.store(punctuality.worst.as_micros() as u64, Relaxed);
+        let is_to_stop = live.stop.load(Relaxed);
+        if self.queue.last_look.elapsed() > LOOK_INTERVAL {
+            self.queue.look();
         }
-        self.live.stop.load(Relaxed)
+        is_to_stop
     }
 }
 
 impl Sender {
-    fn finish(self, punctuality: Punctuality, sending: Duration) -> anyhow::Result<Outcome> {
-        let flushing = Instant::now();
-        self.producer.flush(FLUSH_TIMEOUT).context(
-            "Kafka has not acknowledged everything two minutes after the last record: look at the broker's log",
-        )?;
-        self.producer.poll(Duration::ZERO);
+    fn finish(mut self, punctuality: Punctuality, sending: Duration) -> anyhow::Result<Outcome> {
+        self.queue.look();
+        // What is still on its way belongs to the time after the load.
+        let waiting = std::mem::take(&mut self.queue.waiting);
+        let flushing = self.queue.flush()?;
         let (sent, labels) = self.fleet.into_books();
+        let failed = self.queue.live.failed.load(Relaxed);
+        Ok(Outcome { punctuality, sent, labels, waiting, failed, sending, flushing })
+    }
+}
+
+impl Queue {
+    /// Hands a record over. Blocks while the queue is full: what comes after it then slips.
+    #[inline]
+    fn put(&mut self, record: &Record<'_>) -> anyhow::Result<()> {
+        while let Err(code) = self.producer.send(record) {
+            if code != RDKafkaErrorCode::QueueFull {
+                return Err(anyhow!("cannot hand a record to the producer: {code}"));
+            }
+            if self.live.stop.load(Relaxed) {
+                bail!("Kafka takes nothing any more, and the run was ended: the producer's queue is full");
+            }
+            self.producer.poll(WAIT_FOR_ROOM);
+            if self.last_look.elapsed() > LOOK_INTERVAL {
+                self.look();
+            }
+        }
+        self.handed_over += 1;
+        Ok(())
+    }
+
+    /// Looks at what waits, and at what has failed.
+    fn look(&mut self) {
+        self.producer.poll(Duration::ZERO);
+        let records = self.producer.waiting();
         let failed = self.live.failed.load(Relaxed);
-        Ok(Outcome { punctuality, sent, labels, failed, sending, flushing: flushing.elapsed() })
+        self.live.sent.store(self.handed_over, Relaxed);
+        self.live.acknowledged.store(self.handed_over.saturating_sub(records + failed), Relaxed);
+        self.waiting.push(Waiting { at: self.start.elapsed().as_secs_f64(), records });
+        self.last_look = Instant::now();
+    }
+
+    /// Waits until nothing waits any more; how long that took.
+    fn flush(&mut self) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        while let Err(error) = self.producer.flush(LOOK_INTERVAL) {
+            self.look();
+            if started.elapsed() > FLUSH_TIMEOUT {
+                return Err(anyhow!(error).context(
+                    "Kafka has not acknowledged everything two minutes after the last record: look at the broker's log",
+                ));
+            }
+        }
+        self.look();
+        Ok(started.elapsed())
     }
 }
 

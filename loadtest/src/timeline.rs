@@ -16,15 +16,17 @@ pub struct Sample {
     pub at: f64,
     /// Records handed to the producer so far.
     pub sent: u64,
+    /// Of these, not acknowledged by Kafka yet: the pipeline cannot see them.
+    pub waiting: u64,
     /// Records that the pipeline has taken in since the start.
     pub taken_in: u64,
-    /// Records sent that it has not taken in yet, by the harness's own books.
+    /// Records acknowledged by Kafka that it has not taken in yet, by the harness's own books.
     pub lag_records: f64,
     /// The same as the pipeline tells; a partition that is stuck does not know how long the log has become.
     pub lag_told: f64,
-    /// How far behind it is.
+    /// How far behind it is, without the time that its records waited for Kafka.
     pub lag_seconds: f64,
-    /// Whether it answered; if not, its lag is what was sent since.
+    /// Whether it answered; if not, its lag is what Kafka has acknowledged since.
     pub has_answered: bool,
     /// Of each process.
     pub usages: BTreeMap<String, Usage>,
@@ -54,7 +56,9 @@ pub struct Columns {
     pub rate_sent: Vec<f64>,
     /// Events a second that the pipeline took in.
     pub rate_taken_in: Vec<f64>,
-    /// Records not processed yet.
+    /// Records not acknowledged by Kafka yet.
+    pub waiting: Vec<u64>,
+    /// Records acknowledged and not processed yet.
     pub lag_records: Vec<f64>,
     /// Seconds behind.
     pub lag_seconds: Vec<f64>,
@@ -113,6 +117,7 @@ pub fn columns(
         columns.rate_intended.push(rate_at(f64::midpoint(before.at, now.at)).round());
         columns.rate_sent.push((now.sent.saturating_sub(before.sent) as f64 / seconds).round());
         columns.rate_taken_in.push((now.taken_in.saturating_sub(before.taken_in) as f64 / seconds).round());
+        columns.waiting.push(now.waiting);
         columns.lag_records.push(now.lag_records);
         columns.lag_seconds.push(rounded(now.lag_seconds));
         let latency = latencies.get(&(before.at.round() as i64));

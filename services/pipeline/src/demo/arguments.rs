@@ -13,6 +13,8 @@ Examples:
   kappa demo --rate 5000 --sensors 1000   gentler
   kappa demo --for 2m --http 127.0.0.1:9464 --keep
                                           with /metrics and /status at a fixed port; the last demo's data is kept
+  kappa demo --stack-only                 no fleet and no pipeline, only what it talks to; then, elsewhere,
+  kappa run -c target/demo/kappa.toml     a pipeline on it (after `kappa migrate`, with the same -c)
 
 Ctrl-C or q ends the sending, seals and compares; a second one ends at once, without the comparison.
 
@@ -50,6 +52,11 @@ pub struct DemoArguments {
     /// Partitions of the topic.
     #[arg(long, default_value_t = 12, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub partitions: u16,
+
+    /// Only start what the pipeline talks to, and wait for Ctrl-C. Once all of it answers, DIR/env names its addresses,
+    /// and DIR/kappa.toml is the configuration of a pipeline on it.
+    #[arg(long, conflicts_with_all = ["rate", "sensors", "duration", "seed"])]
+    pub stack_only: bool,
 
     /// A Python that has chdb-core [default: an environment that is made at the first time].
     #[arg(long, value_name = "PATH")]
@@ -89,5 +96,7 @@ mod tests {
         assert_eq!(demo.duration, Some(Duration::from_secs(90)));
         assert!(Program::try_parse_from(["kappa", "--for", "soon"]).is_err());
         assert!(Program::try_parse_from(["kappa", "--rate", "0"]).is_err());
+        assert!(Program::try_parse_from(["kappa", "--stack-only", "--partitions", "3"]).is_ok());
+        assert!(Program::try_parse_from(["kappa", "--stack-only", "--rate", "5"]).is_err());
     }
 }

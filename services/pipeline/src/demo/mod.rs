@@ -66,6 +66,9 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let mut wishes = WishesToEnd::listen()?;
     let directory = DemoDirectory::prepare(&arguments.dir, arguments.keep)?;
     log_to_file(&directory)?;
+    if arguments.stack_only {
+        return serve_stack(arguments, directory, wishes).await;
+    }
     let demo = tokio::select! {
         started = Demo::start(arguments, directory) => started?,
         () = wishes.next() => {
@@ -74,6 +77,33 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         }
     };
     demo.run_to_end(wishes).await
+}
+
+/// Starts what the pipeline talks to, and nothing else, and waits to be ended.
+async fn serve_stack(
+    arguments: DemoArguments,
+    directory: DemoDirectory,
+    mut wishes: WishesToEnd,
+) -> anyhow::Result<ExitCode> {
+    let mut stack = tokio::select! {
+        started = Stack::start(&arguments, directory) => started?,
+        () = wishes.next() => {
+            println!("Ended before everything had started.");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    stack.configure(arguments.http)?;
+    stack.tell_addresses()?;
+    println!("Everything answers: see {}. Ctrl-C ends it.", stack.directory.environment().display());
+    loop {
+        tokio::select! {
+            () = wishes.next() => break,
+            () = tokio::time::sleep(CHECK_EVERY) => {}
+        }
+        stack.check()?;
+    }
+    stack.stop().await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn log_to_file(directory: &DemoDirectory) -> anyhow::Result<()> {
@@ -314,9 +344,8 @@ async fn first_failure(pipeline: &mut Pipeline, producer: &RunningProducer, stac
         if producer.has_ended() {
             return anyhow!("the producer has ended by itself");
         }
-        if let Some(status) = stack.clickhouse.has_ended() {
-            let log = stack.directory.clickhouse_log();
-            return anyhow!("ClickHouse has ended by itself ({status}); see {}", log.display());
+        if let Err(error) = stack.check() {
+            return error;
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Brings the embedded stack up and writes the pipeline's configuration for it.
 
+use std::fs;
 use std::future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use url::Url;
 
 use super::arguments::DemoArguments;
@@ -64,7 +65,7 @@ impl Stack {
     pub(super) fn configure(&self, http: SocketAddr) -> anyhow::Result<Config> {
         let text = self.configuration(http)?;
         let path = self.directory.configuration();
-        std::fs::write(&path, &text).with_context(|| format!("write {}", path.display()))?;
+        fs::write(&path, &text).with_context(|| format!("write {}", path.display()))?;
         Ok(Config::from_toml(&text)?)
     }
 
@@ -83,6 +84,39 @@ impl Stack {
             incompatible: incompatible.id,
             unknown: UNKNOWN_SCHEMA_ID,
         })
+    }
+
+    /// Writes the processes' numbers and, last of all, the addresses, as `deploy/local` does for its stack.
+    pub(super) fn tell_addresses(&self) -> anyhow::Result<()> {
+        let write =
+            |path: &Path, text: String| fs::write(path, text).with_context(|| format!("write {}", path.display()));
+        let run = self.directory.run();
+        fs::create_dir_all(&run).with_context(|| format!("create {}", run.display()))?;
+        let processes = [("broker", Some(std::process::id())), ("clickhouse", self.clickhouse.id())];
+        for (name, pid) in processes.into_iter().filter_map(|(name, pid)| Some((name, pid?))) {
+            write(&run.join(format!("{name}.pid")), format!("{{\"pid\": {pid}}}\n"))?;
+        }
+        let (brokers, registry, clickhouse) =
+            (self.broker.bootstrap_servers(), &self.registry_url, self.clickhouse.url());
+        let addresses = format!(
+            "export KAFKA_BROKERS={brokers}\nexport REGISTRY_URL={registry}\nexport CLICKHOUSE_URL={clickhouse}\n"
+        );
+        write(&self.directory.environment(), addresses)
+    }
+
+    /// An error if a part of it has ended by itself.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.clickhouse.has_ended() {
+            bail!("ClickHouse has ended by itself ({status}); see {}", self.directory.clickhouse_log().display());
+        }
+        Ok(())
+    }
+
+    /// Ends it; its data stays.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        let environment = self.directory.environment();
+        fs::remove_file(&environment).with_context(|| format!("remove {}", environment.display()))?;
+        self.clickhouse.stop().await
     }
 
     fn configuration(&self, http: SocketAddr) -> anyhow::Result<String> {

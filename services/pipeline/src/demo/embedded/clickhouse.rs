@@ -101,6 +101,11 @@ impl EmbeddedClickHouse {
         &self.url
     }
 
+    /// The number of its process; none once it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Asks the server to end, and kills it if it doesn't.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let Some(pid) = self.child.id() else {

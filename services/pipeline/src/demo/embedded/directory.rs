@@ -63,6 +63,16 @@ impl DemoDirectory {
         self.root.join("kappa.toml")
     }
 
+    /// Where everything is, for a shell to source; only while a stack alone is up.
+    pub fn environment(&self) -> PathBuf {
+        self.root.join("env")
+    }
+
+    /// The numbers of the processes of a stack alone.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
     /// What the pipeline logs.
     pub fn log(&self) -> PathBuf {
         self.root.join("kappa.log")
