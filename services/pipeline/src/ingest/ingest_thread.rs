@@ -59,8 +59,6 @@ struct Metrics {
     pauses: Counter,
     holding_back: Gauge,
     undelivered: Gauge,
-    /// Once for each take from the client, whatever it brings.
-    fetch: Histogram,
 }
 
 impl IngestThread {
