@@ -135,7 +135,7 @@ fn wrong_values_are_refused() {
 fn the_native_fetcher_is_refused_with_properties_that_it_cannot_follow() {
     for (name, value) in [("security.protocol", "SSL"), ("client.rack", "a"), ("broker.address.family", "v6")] {
         let sources =
-            Sources::of_text(MINIMAL).with_flag(&format!("kafka.properties.{name}"), value, format!("--set {name}"));
+            Sources::of_text(MINIMAL).with_flag(format!("kafka.properties.{name}"), value, format!("--set {name}"));
         assert!(sources.clone().with_flag("kafka.fetcher", "auto", "--set auto").load(Needs::Everything).is_ok());
         let found = problems(&sources.with_flag("kafka.fetcher", "native", "--set native"));
         assert_eq!(found.len(), 1, "{found:?}");

@@ -213,12 +213,12 @@ mod tests {
     }
 
     /// A response to ApiVersions: key, oldest and newest version of each.
-    fn versions(correlation: &[u8], versions: &[[i16; 3]]) -> Option<Vec<u8>> {
+    fn versions(correlation: &[u8], versions: &[[i16; 3]]) -> Vec<u8> {
         let mut body = correlation.to_vec();
         body.extend(0_i16.to_be_bytes());
         body.extend((versions.len() as i32).to_be_bytes());
         body.extend(versions.iter().flatten().flat_map(|number| number.to_be_bytes()));
-        Some([&(body.len() as i32).to_be_bytes()[..], &body].concat())
+        [&(body.len() as i32).to_be_bytes()[..], &body].concat()
     }
 
     fn error(outcome: Result<Connection, ConnectionError>) -> String {
@@ -227,16 +227,16 @@ mod tests {
 
     #[test]
     fn a_broker_must_speak_what_is_needed() {
-        connect(|id| versions(id, &[[0, 0, 9], [1, 4, 18], [23, 2, 4]])).unwrap();
-        let old = error(connect(|id| versions(id, &[[1, 0, 10], [23, 0, 4]])));
+        connect(|id| Some(versions(id, &[[0, 0, 9], [1, 4, 18], [23, 2, 4]]))).unwrap();
+        let old = error(connect(|id| Some(versions(id, &[[1, 0, 10], [23, 0, 4]]))));
         assert!(old.contains("Fetch version 11") && old.contains("librdkafka"), "{old}");
-        let other = error(connect(|id| versions(id, &[[1, 4, 18]])));
+        let other = error(connect(|id| Some(versions(id, &[[1, 4, 18]]))));
         assert!(other.contains("OffsetForLeaderEpoch"), "{other}");
     }
 
     #[test]
     fn answers_that_cannot_be_meant_are_refused() {
-        assert!(error(connect(|_| versions(&[9; 4], &[[1, 4, 18]]))).contains("another request"));
+        assert!(error(connect(|_| Some(versions(&[9; 4], &[[1, 4, 18]])))).contains("another request"));
         assert!(error(connect(|_| Some(vec![0x7f, 0xff, 0xff, 0xff]))).contains("receive.message.max.bytes"));
         assert!(error(connect(|_| Some(vec![0xff; 8]))).contains("receive.message.max.bytes"));
         assert!(error(connect(|_| Some(vec![0, 0, 0, 2, 1, 1]))).contains("cut short"));

@@ -65,7 +65,7 @@ prop_compose! {
             next += step;
             Sent { offset_delta: next - 1, ..record }
         });
-        let mut batch = SentBatch { codec, append_time, ..SentBatch::new(0, records.collect()) };
+        let mut batch = SentBatch { append_time, codec, ..SentBatch::new(0, records.collect()) };
         batch.last_offset_delta += taken_at_end;
         batch
     }
