@@ -37,6 +37,11 @@ class Place:
         with self.files.open_input_file(f"{self.bucket}/{self.prefix}/{key}") as file:
             return bytes(file.read())
 
+    def write(self, key: str, content: bytes) -> None:
+        """Whatever was there is replaced: for damage, and for mending it."""
+        with self.files.open_output_stream(f"{self.bucket}/{self.prefix}/{key}") as file:
+            file.write(content)
+
     def read_all(self) -> dict[str, bytes]:
         """Every object below the place. Many at once: each costs little but waiting."""
         keys = self.keys()

@@ -1,4 +1,4 @@
-//! The command line: `kappa run | migrate | schema | config | doctor | demo`.
+//! The command line: `kappa run | migrate | verify | schema | config | doctor | demo`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong configuration or use. What a command has to say goes to standard output, logs
 //! and errors to standard error.
@@ -6,6 +6,7 @@
 mod configuration;
 mod logging;
 mod schema;
+mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use crate::run::Application;
 use configuration::{ConfigArguments, ConfigCommand};
 use logging::LoggingArguments;
 use schema::SchemaCommand;
+use verify::VerifyArguments;
 
 /// Wrong configuration or use; clap exits with the same.
 const WRONG_USE: u8 = 2;
@@ -38,6 +40,7 @@ Examples:
   kappa doctor -c kappa.toml        is everything there and allowed?
   kappa migrate -c kappa.toml       create the tables in ClickHouse
   kappa run -c kappa.toml           run until SIGTERM
+  kappa verify -c kappa.toml        is what was written what the log says?
 
 Configuration: flags over environment (KAPPA__KAFKA__BROKERS) over the TOML file over defaults.
 Exit codes: 0 done, 1 failed, 2 wrong configuration or use.";
@@ -57,6 +60,7 @@ struct Cli {
 enum Command {
     Run(RunArguments),
     Migrate(MigrateArguments),
+    Verify(VerifyArguments),
     /// Register a schema, or check whether it would do.
     #[command(subcommand)]
     Schema(SchemaCommand),
@@ -156,6 +160,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => run(&arguments).await,
         Command::Migrate(arguments) => run_migrations(&arguments).await,
+        Command::Verify(arguments) => verify::run(&arguments).await,
         Command::Schema(command) => schema::dispatch(command).await,
         Command::Config(command) => configuration::dispatch(&command),
         Command::Doctor(arguments) => examine(&arguments).await,
@@ -264,6 +269,5 @@ mod tests {
         assert_eq!((config.kafka.brokers.len(), config.kafka.topic.as_str()), (2, "readings"));
         assert_eq!((config.limits.memory, config.http.listen.port()), (2 << 30, 0));
         assert!(Cli::try_parse_from(["kappa", "run", "--set", "no-equals-sign"]).is_err());
-        assert!(Cli::try_parse_from(["kappa", "verify"]).is_err());
     }
 }
