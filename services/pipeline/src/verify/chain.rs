@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow_schema::{DataType, TimeUnit};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStore;
-use object_store::path::Path;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
@@ -64,8 +63,7 @@ impl Chain {
     /// Whether a log position is where a segment ends or the first begins.
     pub(super) fn is_boundary(&self, position: i64) -> bool {
         let first = self.segments.first().map(|segment| segment.start);
-        first == Some(position)
-            || self.segments.binary_search_by_key(&position, |segment| segment.end).is_ok()
+        first == Some(position) || self.segments.binary_search_by_key(&position, |segment| segment.end).is_ok()
     }
 
     pub(super) fn segment_at(&self, start: i64) -> Option<&Segment> {
@@ -97,7 +95,9 @@ pub(super) async fn read_footers(
         let found = match metadata {
             Ok(metadata) => segment_of(object.clone(), topic, &metadata, time),
             Err(error) if is_passing(&error) => return Err(anyhow::Error::from(error)),
-            Err(FooterError::Store(_)) => Err("it was listed, but cannot be read: was it deleted meanwhile?".to_owned()),
+            Err(FooterError::Store(_)) => {
+                Err("it was listed, but cannot be read: was it deleted meanwhile?".to_owned())
+            }
             Err(error) => Err(error.to_string()),
         };
         Ok((object, found))
@@ -121,12 +121,7 @@ fn is_passing(error: &FooterError) -> bool {
     matches!(error, FooterError::Store(error) if !matches!(error, object_store::Error::NotFound { .. }))
 }
 
-fn segment_of(
-    object: ListedObject,
-    topic: &str,
-    metadata: &ParquetMetaData,
-    time: &str,
-) -> Result<Segment, String> {
+fn segment_of(object: ListedObject, topic: &str, metadata: &ParquetMetaData, time: &str) -> Result<Segment, String> {
     let footer = SegmentFooter::from_metadata(metadata).map_err(|error| error.to_string())?;
     let (by_key, by_footer) =
         ((topic, object.partition, object.start), (footer.topic.as_str(), footer.partition, footer.start));
@@ -264,7 +259,9 @@ fn tell(partition: i32, start: Option<i64>, lined_up: LinedUp, archive_expires: 
             head_is_missing = true;
             report.note(
                 Check::Chain,
-                format!("partition {partition}: the archive begins at {to}; older segments, from {from} on, have expired"),
+                format!(
+                    "partition {partition}: the archive begins at {to}; older segments, from {from} on, have expired"
+                ),
             );
             continue;
         }
@@ -303,6 +300,8 @@ fn tell(partition: i32, start: Option<i64>, lined_up: LinedUp, archive_expires: 
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
+
+    use object_store::path::Path;
 
     use super::*;
 

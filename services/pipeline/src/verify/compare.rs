@@ -51,7 +51,13 @@ enum Measure {
 
 impl Comparison<'_> {
     /// Compares rows of a slice. `closed_before_ms`: windows that start before are closed.
-    pub(super) fn windows(&self, expected: Vec<ExpectedRow>, found: Vec<FoundRow>, is_all: bool, closed_before_ms: i64) {
+    pub(super) fn windows(
+        &self,
+        expected: Vec<ExpectedRow>,
+        found: Vec<FoundRow>,
+        is_all: bool,
+        closed_before_ms: i64,
+    ) {
         self.report.examined(Check::Windows, "rows", found.len() as u64);
         let key_of = |row: ExpectedRow| {
             let segment = match row.standing {
@@ -85,7 +91,8 @@ impl Comparison<'_> {
             }
             Standing::Late { .. } => Measure::Exactly,
             Standing::Closed { .. } if found.is_closed && version <= last_offset => {
-                let sentence = format!("it is closed and true up to {version}, but has an event at offset {last_offset}");
+                let sentence =
+                    format!("it is closed and true up to {version}, but has an event at offset {last_offset}");
                 return self.tell(expected, &sentence);
             }
             Standing::Closed { .. } if found.is_closed => Measure::Exactly,
@@ -169,8 +176,10 @@ impl Comparison<'_> {
             return self.report.examined(Check::Windows, "provisional rows", 1);
         }
         let place = self.place(&found.series, found.window_start_ms, found.segment);
-        let sentence =
-            format!("{place}: a row of {} events, true up to {}, that nothing in the archive explains", found.count, found.version);
+        let sentence = format!(
+            "{place}: a row of {} events, true up to {}, that nothing in the archive explains",
+            found.count, found.version
+        );
         self.report.differs(Check::Windows, Some(self.partition), found.window_start_ms, sentence);
     }
 
@@ -180,22 +189,13 @@ impl Comparison<'_> {
             Standing::Closed { .. } | Standing::Open => OWN_ROW,
         };
         let place = self.place(&expected.series, expected.window_start_ms, segment);
-        self.report.differs(
-            Check::Windows,
-            Some(self.partition),
-            expected.window_start_ms,
-            format!("{place}: {what}"),
-        );
+        self.report.differs(Check::Windows, Some(self.partition), expected.window_start_ms, format!("{place}: {what}"));
     }
 
     fn place(&self, series: &SeriesKey, window_start_ms: i64, segment: i64) -> String {
-        let row = if segment == OWN_ROW { "own row".to_owned() } else { format!("late contribution of segment {segment}") };
-        format!(
-            "partition {}, {}, window {}, {row}",
-            self.partition,
-            shown_series(series),
-            shown_time(window_start_ms)
-        )
+        let row =
+            if segment == OWN_ROW { "own row".to_owned() } else { format!("late contribution of segment {segment}") };
+        format!("partition {}, {}, window {}, {row}", self.partition, shown_series(series), shown_time(window_start_ms))
     }
 
     /// Compares flagged events, both sides by offset.
@@ -234,7 +234,10 @@ impl Comparison<'_> {
                 self.report.examined(Check::Anomalies, "expired flags", 1);
             } else if flag.offset < committed {
                 let series = shown_series(&flag.series);
-                differs(flag.offset, format!("{series} at {} is a {}, but not flagged", shown_time(flag.time_ms), flag.kind));
+                differs(
+                    flag.offset,
+                    format!("{series} at {} is a {}, but not flagged", shown_time(flag.time_ms), flag.kind),
+                );
             } else {
                 self.report.examined(Check::Anomalies, "flags not yet written", 1);
             }

@@ -48,7 +48,8 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
     let report = &shared.report;
     if chain.is_broken() {
         let from = chain.range().map_or(0, |(_, end)| end);
-        let because = format!("partition {partition}: what lies behind offset {from}, because the chain is broken there");
+        let because =
+            format!("partition {partition}: what lies behind offset {from}, because the chain is broken there");
         report.not_checked(Check::Windows, because.clone());
         report.not_checked(Check::Anomalies, because.clone());
         report.not_checked(Check::DeadLetters, because);
@@ -65,8 +66,10 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
     {
         let latest_ms = (first.object.hour + 1) * HOUR_MS;
         scope = scope.behind_missing_head(latest_ms, shared.max_future_skew_ms, shared.windows.length_ms);
+        shared.sample.begin_at(scope.from_ms);
         let from = shown_time(scope.from_ms);
-        let because = format!("partition {partition}: windows before {from}, which may hold events of expired segments");
+        let because =
+            format!("partition {partition}: windows before {from}, which may hold events of expired segments");
         report.not_checked(Check::Windows, because);
     }
     let is_partial = chain.head_is_missing || chain.unbroken_segments().iter().any(|segment| !scope.needs(segment));
@@ -77,8 +80,7 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
         );
         report.not_checked(Check::Anomalies, because);
     }
-    let flags =
-        if is_partial { Flags::AsStored(HashMap::new()) } else { Flags::Recomputed(shared.detector.clone()) };
+    let flags = if is_partial { Flags::AsStored(HashMap::new()) } else { Flags::Recomputed(shared.detector.clone()) };
     let comparison = Comparison {
         report,
         partition,
@@ -123,7 +125,8 @@ impl Contents<'_> {
                 let (partition, key) = (self.partition, &segment.object.key);
                 let sentence = format!("partition {partition}: archive object {key}: {sentence}");
                 self.shared.report.differs(Check::Chain, Some(partition), segment.start, sentence);
-                let because = format!("partition {partition}: what lies behind offset {}, because of that", segment.start);
+                let because =
+                    format!("partition {partition}: what lies behind offset {}, because of that", segment.start);
                 self.shared.report.not_checked(Check::Windows, because.clone());
                 self.shared.report.not_checked(Check::Anomalies, because);
                 return Ok(());
@@ -131,6 +134,8 @@ impl Contents<'_> {
         }
         self.compare_closed(&mut replay).await?;
         self.compare_open(&mut replay).await?;
+        let end = self.comparison.progressed.end;
+        self.shared.sample.reached(self.partition, end, replay.closed_before_ms());
         self.compare_late(None).await?;
         self.compare_flags(None).await
     }
@@ -348,7 +353,11 @@ impl SegmentWork {
 
     fn check_count(&self) -> Result<(), String> {
         let wanted = self.reader.footer.rows;
-        if self.seen == wanted { Ok(()) } else { Err(format!("{} rows can be read, its footer says {wanted}", self.seen)) }
+        if self.seen == wanted {
+            Ok(())
+        } else {
+            Err(format!("{} rows can be read, its footer says {wanted}", self.seen))
+        }
     }
 }
 

@@ -35,11 +35,6 @@ pub(super) enum Flags {
 }
 
 impl Flags {
-    /// Whether scores and expectations can be compared.
-    pub(super) fn are_recomputed(&self) -> bool {
-        matches!(self, Self::Recomputed(_))
-    }
-
     /// Looks at the next event of a series: its distance from the expectation, and the flag.
     pub(super) fn observe(
         &mut self,

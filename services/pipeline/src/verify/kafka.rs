@@ -29,7 +29,10 @@ pub(super) struct LogFacts {
 /// Properties of a client that only looks.
 pub(super) fn client_config(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
     let mut config = ClientConfig::new();
-    config.set("fetch.queue.backoff.ms", "1").set("queued.max.messages.kbytes", "32768").set("client.id", "kappa-verify");
+    config
+        .set("fetch.queue.backoff.ms", "1")
+        .set("queued.max.messages.kbytes", "32768")
+        .set("client.id", "kappa-verify");
     for (name, value) in kafka.client_properties()? {
         config.set(name, value);
     }

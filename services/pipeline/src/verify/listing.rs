@@ -15,6 +15,11 @@ use super::report::{Check, Report};
 use crate::archive::{snapshot_key, start_key};
 use crate::storage::StoreRoot;
 
+/// Date, hour, name.
+const SEGMENT_PARTS: usize = 3;
+/// Partition, name.
+const STATE_PARTS: usize = 2;
+
 /// An object of the archive or of the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ListedObject {
@@ -57,7 +62,7 @@ impl ListedObjects {
 pub(super) async fn list_segments(root: &StoreRoot, topic: &str) -> anyhow::Result<ListedObjects> {
     let prefix = root.prefix.clone().join(topic);
     let mut listed = ListedObjects::default();
-    for (key, size) in list(root, &prefix).await? {
+    for (key, size) in list(root, &prefix, SEGMENT_PARTS).await? {
         match parse(&prefix, &key) {
             Some((partition, start, hour)) => listed.objects.push(ListedObject { key, size, partition, start, hour }),
             None => listed.strays.push(key),
@@ -70,7 +75,7 @@ pub(super) async fn list_segments(root: &StoreRoot, topic: &str) -> anyhow::Resu
 pub(super) async fn list_state(root: &StoreRoot, topic: &str, report: &Report) -> anyhow::Result<ListedState> {
     let prefix = root.prefix.clone().join(topic);
     let mut state = ListedState::default();
-    for (key, _) in list(root, &prefix).await? {
+    for (key, _) in list(root, &prefix, STATE_PARTS).await? {
         report.examined(Check::Strays, "objects", 1);
         let Some((partition, name)) = parse_state(&prefix, &key) else {
             report.differs(Check::Strays, None, 0, format!("state: {key} is no snapshot"));
@@ -94,8 +99,11 @@ pub(super) async fn list_state(root: &StoreRoot, topic: &str, report: &Report) -
     Ok(state)
 }
 
-/// All objects below a prefix, with their sizes.
-async fn list(root: &StoreRoot, prefix: &Path) -> anyhow::Result<Vec<(Path, u64)>> {
+/// All objects below a prefix, with their sizes; without the empty ones of fewer parts that some tools make of what they
+/// take for directories.
+async fn list(root: &StoreRoot, prefix: &Path, parts: usize) -> anyhow::Result<Vec<(Path, u64)>> {
+    let is_directory =
+        |key: &Path, size| size == 0 && key.prefix_match(prefix).is_some_and(|rest| rest.count() < parts);
     let listed = retried(
         prefix,
         || async {
@@ -105,7 +113,11 @@ async fn list(root: &StoreRoot, prefix: &Path) -> anyhow::Result<Vec<(Path, u64)
     );
     match listed.await {
         Err(Error::NotFound { .. }) => Ok(Vec::new()),
-        listed => listed.with_context(|| format!("cannot list {prefix}")),
+        Ok(mut listed) => {
+            listed.retain(|(key, size)| !is_directory(key, *size));
+            Ok(listed)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot list {prefix}")),
     }
 }
 

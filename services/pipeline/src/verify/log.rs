@@ -63,7 +63,8 @@ impl LogCheck<'_> {
         let needed = || chain.segments.iter().filter(|segment| self.shared.scope.needs(segment));
         let lost: i64 = needed().map(|segment| low.clamp(segment.start, segment.end) - segment.start).sum();
         if lost > 0 {
-            let sentence = format!("partition {partition}: {lost} archived offsets before {low}; the log has lost them");
+            let sentence =
+                format!("partition {partition}: {lost} archived offsets before {low}; the log has lost them");
             self.shared.report.not_checked(Check::Log, sentence);
         }
         self.shared.progress.done(needed().filter(|segment| segment.end <= low).map(records_of).sum());
@@ -151,7 +152,8 @@ impl LogCheck<'_> {
             && open.is_whole
             && let Err(sentence) = check_hour(open.segment, timestamp_ms)
         {
-            let sentence = format!("partition {}: archive object {}: {sentence}", self.partition, open.segment.object.key);
+            let sentence =
+                format!("partition {}: archive object {}: {sentence}", self.partition, open.segment.object.key);
             self.shared.report.differs(Check::Chain, Some(self.partition), offset, sentence);
         }
         open.records += 1;

@@ -29,8 +29,7 @@ pub(super) fn headers_of(message: &BorrowedMessage<'_>) -> Vec<Header> {
         unsafe {
             let error = native::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut content, &raw mut size);
             (error == NO_ERROR).then(|| {
-                let content =
-                    (!content.is_null()).then(|| slice::from_raw_parts(content.cast::<u8>(), size).to_vec());
+                let content = (!content.is_null()).then(|| slice::from_raw_parts(content.cast::<u8>(), size).to_vec());
                 (CStr::from_ptr(name).to_string_lossy().into_owned(), content)
             })
         }

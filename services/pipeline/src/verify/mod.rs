@@ -176,8 +176,7 @@ async fn look(shared: &Arc<Shared>, selection: &Selection) -> anyhow::Result<u64
     let letters = listing::list_segments(&shared.stores.dead_letters, &shared.topic).await?;
     letters.tell("dead letters", &shared.report);
     let footers = list_archive(shared, &log).await?;
-    let partitions: BTreeSet<i32> =
-        log.bounds.keys().copied().filter(|partition| shared.selects(*partition)).collect();
+    let partitions: BTreeSet<i32> = log.bounds.keys().copied().filter(|partition| shared.selects(*partition)).collect();
     let chains = footers.into_chains(&state.starts, &partitions, selection.archive_expires, &shared.report);
 
     shared.progress.phase("windows, flags, dead letters and log");
@@ -286,17 +285,16 @@ async fn check_log(
     tokio::task::spawn_blocking(check).await?
 }
 
-async fn compare_view(
-    shared: &Shared,
-    selection: &Selection,
-    chains: &BTreeMap<i32, Chain>,
-) -> anyhow::Result<()> {
+async fn compare_view(shared: &Shared, selection: &Selection, chains: &BTreeMap<i32, Chain>) -> anyhow::Result<()> {
     let because = if !selection.partitions.is_empty() {
         "it merges all partitions, and only some were gone through"
-    } else if chains.values().any(Chain::is_broken) {
-        "it merges all partitions, and the chain of one is broken"
+    } else if chains.values().any(Chain::is_broken) || !shared.sample.is_whole(chains.len()) {
+        "it merges all partitions, and not all could be gone through"
     } else {
-        return shared.sample.compare(&shared.hot, shared.windows_expired_before_ms, &shared.report).await;
+        return shared
+            .sample
+            .compare(&shared.hot, &shared.kafka, shared.windows_expired_before_ms, &shared.report)
+            .await;
     };
     shared.report.not_checked(Check::View, because);
     Ok(())

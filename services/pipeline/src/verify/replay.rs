@@ -185,9 +185,10 @@ impl Replay {
             return;
         }
         let with_window: HashSet<u32> = self.open.values().flat_map(HashMap::keys).copied().collect();
-        let silent = self.series.iter().filter(|(number, series)| {
-            series.last_time_ms < horizon && !with_window.contains(*number)
-        });
+        let silent = self
+            .series
+            .iter()
+            .filter(|(number, series)| series.last_time_ms < horizon && !with_window.contains(*number));
         let silent: HashSet<u32> = silent.map(|(number, _)| *number).collect();
         if silent.len() * 8 < self.series.len() {
             return;

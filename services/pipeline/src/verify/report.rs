@@ -74,7 +74,8 @@ pub(super) struct Difference {
 #[derive(Debug, Default, Serialize)]
 struct CheckFindings {
     /// How many of what were looked at.
-    examined: BTreeMap<&'static str, u64>,
+    #[serde(serialize_with = "as_map")]
+    examined: Vec<(&'static str, u64)>,
     /// How many differences there are.
     differences: u64,
     /// The first of them.
@@ -97,7 +98,10 @@ impl Report {
 
     /// So many more of something were looked at.
     pub(super) fn examined(&self, check: Check, what: &'static str, count: u64) {
-        self.with(check, |findings| *findings.examined.entry(what).or_default() += count);
+        self.with(check, |findings| match findings.examined.iter_mut().find(|(name, _)| *name == what) {
+            Some((_, so_far)) => *so_far += count,
+            None => findings.examined.push((what, count)),
+        });
     }
 
     /// Something is not as it should be. `order`: log position or time.
@@ -168,6 +172,10 @@ struct FinishedCheck {
     findings: CheckFindings,
 }
 
+fn as_map<S: serde::Serializer>(examined: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(examined.iter().copied())
+}
+
 fn seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((elapsed.as_secs_f64() * 1e3).round() / 1e3)
 }
@@ -183,8 +191,8 @@ impl fmt::Display for Verification {
                 many => format!("{} DIFFERENCES", grouped(many)),
             };
             writeln!(out, "{title:<50} {outcome}")?;
-            let examined = findings.examined.iter().map(|(what, count)| format!("{} {what}", grouped(*count)));
-            let examined: Vec<_> = examined.collect();
+            let examined = findings.examined.iter().filter(|(_, count)| *count > 0);
+            let examined: Vec<_> = examined.map(|(what, count)| format!("{} {what}", grouped(*count))).collect();
             if !examined.is_empty() {
                 writeln!(out, "     {}", examined.join(", "))?;
             }

@@ -78,8 +78,9 @@ mod tests {
     #[test]
     fn segments_without_events_in_scope_are_not_needed() {
         let scope = Scope { from_ms: 100, to_ms: 200 };
-        let needed: Vec<bool> =
-            [(0, 99), (0, 100), (150, 160), (199, 300), (200, 300)].map(|(start, end)| scope.needs(&segment(start, end))).into();
+        let needed: Vec<bool> = [(0, 99), (0, 100), (150, 160), (199, 300), (200, 300)]
+            .map(|(start, end)| scope.needs(&segment(start, end)))
+            .into();
         assert_eq!(needed, [false, true, true, true, false]);
     }
 

@@ -191,7 +191,9 @@ fn milliseconds(name: &str, array: &ArrayRef) -> Result<Vec<i64>, String> {
 fn doubles(name: &str, array: &ArrayRef) -> Result<Vec<f64>, String> {
     Ok(match array.data_type() {
         DataType::Float64 => array.as_primitive::<Float64Type>().values().to_vec(),
-        DataType::Float32 => array.as_primitive::<Float32Type>().values().iter().map(|value| f64::from(*value)).collect(),
+        DataType::Float32 => {
+            array.as_primitive::<Float32Type>().values().iter().map(|value| f64::from(*value)).collect()
+        }
         DataType::Int64 => array.as_primitive::<Int64Type>().values().iter().map(|value| *value as f64).collect(),
         DataType::Int32 => array.as_primitive::<Int32Type>().values().iter().map(|value| f64::from(*value)).collect(),
         other => return Err(format!("its column `{name}` is of type {other}, no number")),

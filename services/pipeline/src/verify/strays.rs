@@ -26,7 +26,9 @@ pub(super) async fn check_committed(
     for (partition, chain) in chains {
         let Some(committed) = log.committed.get(partition).copied() else {
             if !chain.segments.is_empty() {
-                let note = format!("partition {partition}: the group has no committed offset; a start goes on from the newest snapshot");
+                let note = format!(
+                    "partition {partition}: the group has no committed offset; a start goes on from the newest snapshot"
+                );
                 report.note(Check::Committed, note);
             }
             continue;
@@ -39,7 +41,9 @@ pub(super) async fn check_committed(
         let reach = chain.end().or_else(|| state.starts.get(partition).copied());
         match reach {
             Some(end) if committed > end => differs(format!("but the archive ends at {end}")),
-            None if !state.snapshots.contains_key(partition) => differs("but there is neither archive nor state".to_owned()),
+            None if !state.snapshots.contains_key(partition) => {
+                differs("but there is neither archive nor state".to_owned())
+            }
             Some(_) if !chain.segments.is_empty() && !chain.is_boundary(committed) => {
                 differs("where no segment ends".to_owned());
             }
@@ -97,7 +101,9 @@ pub(super) fn check_objects(
         let segment = chains.get(&object.partition).and_then(|chain| chain.segment_at(object.start));
         let why = match segment {
             Some(segment) if segment.rejects == 0 => "the segment has no rejects",
-            Some(segment) if segment.object.key.filename() != object.key.filename() || segment.object.hour != object.hour => {
+            Some(segment)
+                if segment.object.key.filename() != object.key.filename() || segment.object.hour != object.hour =>
+            {
                 "the segment lies under another hour"
             }
             Some(_) => continue,
@@ -138,10 +144,12 @@ pub(super) async fn check_tables(shared: &Shared, log: &LogFacts) -> anyhow::Res
         report.examined(Check::Strays, "partitions with rows", 1);
         let count = grouped(count);
         if topic != shared.topic {
-            let note = format!("{count} rows of the topic {topic} [{partition}] are in the tables; the view merges them");
+            let note =
+                format!("{count} rows of the topic {topic} [{partition}] are in the tables; the view merges them");
             report.note(Check::Strays, note);
         } else if !log.bounds.contains_key(&partition) {
-            let sentence = format!("partition {partition}: {count} rows are in the tables; the topic has no such partition");
+            let sentence =
+                format!("partition {partition}: {count} rows are in the tables; the topic has no such partition");
             report.differs(Check::Strays, Some(partition), 0, sentence);
         }
     }
@@ -153,8 +161,7 @@ pub(super) async fn check_tables(shared: &Shared, log: &LogFacts) -> anyhow::Res
             && version > *high as u64
             && shared.selects(partition)
         {
-            let sentence =
-                format!("partition {partition}: a row is true up to {version}, but the log ends at {high}");
+            let sentence = format!("partition {partition}: a row is true up to {version}, but the log ends at {high}");
             report.differs(Check::Strays, Some(partition), i64::MAX, sentence);
         }
     }

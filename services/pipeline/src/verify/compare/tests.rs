@@ -82,14 +82,19 @@ fn a_closed_row_must_be_equal_in_every_field() {
     ];
     for (sentence, change) in changes {
         let told = judged(CLOSED, 20, 60, true, change);
-        assert!(told.contains(sentence) && told.contains("partition 0, s, window 1970-01-01T00:00:00.000Z, own row"), "{told}");
+        assert!(
+            told.contains(sentence) && told.contains("partition 0, s, window 1970-01-01T00:00:00.000Z, own row"),
+            "{told}"
+        );
     }
     assert_eq!(judged(CLOSED, 20, 60, true, |row| row.sum += 1e-9), "");
 }
 
 #[test]
 fn a_row_must_be_as_true_as_what_is_committed() {
-    assert!(judged(CLOSED, 20, 60, false, |_| {}).contains("it is not closed (true up to 60), though offset 50 closed it"));
+    assert!(
+        judged(CLOSED, 20, 60, false, |_| {}).contains("it is not closed (true up to 60), though offset 50 closed it")
+    );
     assert!(judged(CLOSED, 20, 15, true, |_| {}).contains("has an event at offset 20"));
     assert!(judged(Standing::Open, 20, 15, false, |row| row.count = 1).contains("lacks the event at offset 20"));
     assert!(judged(Standing::Open, 20, 60, true, |_| {}).contains("nothing up to 150 closes it"));
@@ -107,7 +112,9 @@ fn what_is_not_committed_is_provisional() {
     assert!(judged(Standing::Open, 120, 60, false, |row| row.count = 3).contains("count at most 2 expected, 3 found"));
     // Ahead of the archive: no less.
     assert_eq!(judged(Standing::Open, 120, 200, true, |row| (row.count, row.min) = (9, -1.0)), "");
-    assert!(judged(Standing::Open, 120, 200, false, |row| row.count = 1).contains("count at least 2 expected, 1 found"));
+    assert!(
+        judged(Standing::Open, 120, 200, false, |row| row.count = 1).contains("count at least 2 expected, 1 found")
+    );
 }
 
 #[test]
