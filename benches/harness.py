@@ -92,7 +92,7 @@ class Pipeline:
         self.database = f"bench_{name.replace('-', '_')}"
         directory = stack.directory / f"{name}-{instance}"
         directory.mkdir(parents=True, exist_ok=True)
-        config = directory / "kappa.toml"
+        self.config = config = directory / "kappa.toml"
         config.write_text(
             f"""[kafka]
 brokers = "{stack.env['KAFKA_BROKERS']}"
@@ -117,7 +117,8 @@ listen = "127.0.0.1:{self.port}"
 """
         )
         overrides = [part for key, value in (settings or {}).items() for part in ("-s", f"{key}={value}")]
-        environment = os.environ | stack.env
+        self.overrides = overrides
+        self.environment = environment = os.environ | stack.env
         kappa = ROOT / "target/release/kappa"
         subprocess.run([kappa, "migrate", "-c", config, "--wait", "30s"], check=True, env=environment, stdout=sys.stderr)
         self.log = (directory / "kappa.log").open("w")
@@ -144,6 +145,14 @@ listen = "127.0.0.1:{self.port}"
             cpu[name] = cpu.get(name, 0) + (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
         peak = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
         return Usage(cpu, int(peak.split()[1]) / 1024)
+
+    def verify(self) -> dict:
+        """What `kappa verify` says of all that was written."""
+        command = [ROOT / "target/release/kappa", "verify", "--json", "-c", self.config, *self.overrides]
+        result = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=self.log)
+        if result.returncode != 0:
+            raise SystemExit(f"kappa verify ended with {result.returncode}: {result.stdout.decode()} and {self.log.name}")
+        return json.loads(result.stdout)
 
     def ask_to_stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

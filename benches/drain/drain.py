@@ -2,7 +2,8 @@
 
 The clock runs from the last look that found nothing taken in until everything is sealed and committed: Parquet on S3, rows acknowledged by
 ClickHouse, snapshots written, offsets committed. Beside each run the floor is measured: the same topic taken from librdkafka
-and thrown away. Their ratio is what to compare between machines.
+and thrown away. Their ratio is what to compare between machines. Behind each run `kappa verify` goes through all of it again:
+the log, the archive, the windows.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def drain(stack: Stack, topic: str, name: str, case: Case) -> dict:
     counted = int(stack.query(f"SELECT sum(count) FROM {database}.windows"))
     if counted + dead_letters != case.events:
         raise SystemExit(f"ClickHouse has counted {counted:,} events, {dead_letters:,} are dead letters, {case.events:,} were sent")
+    verification = pipelines[0].verify()
     by_thread: dict[str, float] = {}
     for usage in usages:
         for thread, seconds in usage.cpu.items():
@@ -115,6 +117,7 @@ def drain(stack: Stack, topic: str, name: str, case: Case) -> dict:
         "cpu_ns_per_event": cpu / case.events * 1e9,
         "cpu_ns_per_event_by_thread": {thread: cost for thread, cost in by_thread.items() if cost},
         "peak_rss_mib": sum(usage.peak_mib for usage in usages),
+        "verified_per_second": case.events / verification["seconds"],
         "dead_letters": dead_letters,
         "window_rows": int(stack.query(f"SELECT count() FROM {database}.windows_1m")),
     }
@@ -130,7 +133,7 @@ def measure(stack: Stack, name: str, case: Case, repetitions: int) -> dict:
         runs.append(result)
         say(f"  floor {result['floor_per_second'] / 1e6:.2f} M/s, taken in {result['taken_in_per_second'] / 1e6:.2f} M/s, durable"
             f" {result['durable_per_second'] / 1e6:.2f} M/s, {result['cpu_ns_per_event']:.0f} ns CPU an event,"
-            f" {result['peak_rss_mib']:.0f} MiB")
+            f" {result['peak_rss_mib']:.0f} MiB; verified {result['verified_per_second'] / 1e6:.2f} M/s")
     return {"about": case.about, "events": case.events, "runs": runs}
 
 
@@ -142,6 +145,7 @@ COLUMNS = [
     ("share of the floor", "share_of_floor", 1, ".2f"),
     ("CPU, ns an event", "cpu_ns_per_event", 1, ".0f"),
     ("memory, MiB", "peak_rss_mib", 1, ".0f"),
+    ("verified, M/s", "verified_per_second", 1e6, ".2f"),
 ]
 
 

@@ -17,7 +17,7 @@
 //! | [`checkpoint`] | state snapshots |
 //!
 //! Around them: [`run`] composes all of it, [`config`] and [`cli`] are what a person touches, [`ops`] what an operator
-//! watches, [`demo`] the whole thing on a laptop. [`memory`] is the byte budget, [`storage`] patient create-only writes.
+//! watches, [`verify`] the proof of it on anybody's data, [`demo`] the whole thing on a laptop. [`memory`] is the byte budget, [`storage`] patient create-only writes.
 //!
 //! The one idea: every output is a pure function of one partition's log prefix. `docs/architecture.md` has the rest.
 
@@ -37,3 +37,4 @@ pub mod partition;
 pub mod registry;
 pub mod run;
 pub mod storage;
+pub mod verify;

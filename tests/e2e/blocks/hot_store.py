@@ -42,6 +42,10 @@ class HotStore:
         assert answer.ok, f"ClickHouse answered {answer.status_code} to {sql}: {answer.text.strip()}"
         return [json.loads(line) for line in answer.text.splitlines() if line]
 
+    def execute(self, sql: str) -> None:
+        answer = requests.post(self.url, data=sql.encode(), timeout=TIMEOUT)
+        assert answer.ok, f"ClickHouse answered {answer.status_code} to {sql}: {answer.text.strip()}"
+
     def view(self) -> list[dict[str, Any]]:
         return self.query(f"SELECT {_columns(VIEW_COLUMNS)} FROM {self.database}.windows")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ class Place:
         with self.files.open_input_file(f"{self.bucket}/{self.prefix}/{key}") as file:
             return bytes(file.read())
 
+    def write(self, key: str, content: bytes) -> None:
+        """Whatever was there is replaced: for damage, and for mending it."""
+        with self._files_for_writing().open_output_stream(f"{self.bucket}/{self.prefix}/{key}") as file:
+            file.write(content)
+
     def read_all(self) -> dict[str, bytes]:
         """Every object below the place. Many at once: each costs little but waiting."""
         keys = self.keys()
@@ -47,7 +53,11 @@ class Place:
         return int(self.files.get_file_info(f"{self.bucket}/{self.prefix}/{key}").size)
 
     def delete(self, key: str) -> None:
-        self.files.delete_file(f"{self.bucket}/{self.prefix}/{key}")
+        self._files_for_writing().delete_file(f"{self.bucket}/{self.prefix}/{key}")
+
+    def _files_for_writing(self) -> fs.S3FileSystem:
+        """With connections of its own: after an upload of this library's, versitygw cannot read the next request on one."""
+        return copy.copy(self.files)
 
 
 def parquet_of(content: bytes) -> pq.ParquetFile:
@@ -63,6 +73,8 @@ def connect(stack: Stack) -> fs.S3FileSystem:
         region=environment.get("AWS_REGION", "us-east-1"),
         connect_timeout=5,
         request_timeout=20,
+        # Small objects by one PUT, not in parts.
+        allow_delayed_open=True,
     )
 
 

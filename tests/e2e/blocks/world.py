@@ -257,6 +257,12 @@ class World:
         check_anomalies(self.hot_store, self.sent, self.oracle)
         check_sensors(self.hot_store, self.sent)
         self.verify_snapshots()
+        result = self.kappa_verify()
+        assert result.code == 0, f"kappa verify ended with {result.code}: {result.text}"
+
+    def kappa_verify(self, *arguments: str) -> CommandResult:
+        """What the program says of itself."""
+        return self.command("verify", "--config", str(self.write_config(name="verify")), *arguments)
 
     def verify_snapshots(self) -> None:
         """The state at each committed offset is there, and no more than the one before it."""

@@ -17,6 +17,9 @@ const VERSION: &str = "1";
 /// How much of the end of an object is asked for first; most footers fit.
 const FIRST_READ: u64 = 64 << 10;
 
+/// Magic bytes at both ends, and the length of the footer.
+const SMALLEST_FILE: u64 = 12;
+
 /// Key-values under `kappa.` in the Parquet footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentFooter {
@@ -105,12 +108,24 @@ impl SegmentFooter {
 /// Reads the footer of a segment, by one or two ranged requests.
 pub async fn read_footer(store: &Arc<dyn ObjectStore>, key: &Path) -> Result<SegmentFooter, FooterError> {
     let size = store.head(key).await?.size;
+    SegmentFooter::from_metadata(&read_metadata(store, key, size).await?)
+}
+
+/// Reads the Parquet metadata of an object of `size` bytes, by one or two ranged requests.
+pub async fn read_metadata(
+    store: &Arc<dyn ObjectStore>,
+    key: &Path,
+    size: u64,
+) -> Result<ParquetMetaData, FooterError> {
+    if size < SMALLEST_FILE {
+        return Err(ParquetError::EOF(format!("{size} bytes are too few")).into());
+    }
     let mut wanted = FIRST_READ;
     loop {
         let tail = read_tail(store, key, size, wanted).await?;
         let mut reader = ParquetMetaDataReader::new();
         match reader.try_parse_sized(&tail, size) {
-            Ok(()) => return SegmentFooter::from_metadata(&reader.finish()?),
+            Ok(()) => return Ok(reader.finish()?),
             Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > wanted && (needed as u64) <= size => {
                 wanted = needed as u64;
             }

@@ -8,6 +8,6 @@ mod keys;
 mod segment_file;
 
 pub use encoder::{EncodeError, EncoderLane, SegmentEncoder};
-pub use footer::{FooterError, SegmentFooter, read_footer};
+pub use footer::{FooterError, SegmentFooter, read_footer, read_metadata};
 pub use keys::{segment_key, snapshot_key, snapshot_prefix, start_key};
 pub use segment_file::SegmentFormat;

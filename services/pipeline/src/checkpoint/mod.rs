@@ -89,7 +89,8 @@ impl Snapshots {
     }
 }
 
-fn decompress(compressed: &[u8]) -> std::io::Result<Vec<u8>> {
+/// A snapshot as it was before it was stored.
+pub fn decompress(compressed: &[u8]) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut snapshot = Vec::new();
     let mut decoder = zstd::Decoder::new(compressed)?.take(MAX_SNAPSHOT_BYTES as u64);

@@ -8,6 +8,9 @@ use bytes::Bytes;
 
 use crate::config::{HotStoreConfig, Secret};
 
+/// For how long the answer to [`ClickHouseHttp::fetch`] is awaited.
+const LONG_QUERY: Duration = Duration::from_mins(30);
+
 /// Why a statement gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClickHouseError {
@@ -70,6 +73,13 @@ impl ClickHouseHttp {
         self.answer_to(request).await
     }
 
+    /// Runs a query that may take long and gives its answer as it is: for rows in a binary format.
+    pub async fn fetch(&self, query: &str) -> Result<Bytes, ClickHouseError> {
+        let request = self.http.post(self.url.clone()).query(&[("wait_end_of_query", "1")]).body(query.to_owned());
+        let response = self.accepted(request.timeout(LONG_QUERY)).await?;
+        response.bytes().await.map_err(|error| self.unavailable(error))
+    }
+
     /// Inserts rows by `statement`, which ends with the name of their format. The answer comes when they are written:
     /// as durably as the tables' settings ask for.
     pub async fn insert(&self, statement: &str, rows: Bytes) -> Result<(), ClickHouseError> {
@@ -78,14 +88,21 @@ impl ClickHouseHttp {
     }
 
     async fn answer_to(&self, request: reqwest::RequestBuilder) -> Result<String, ClickHouseError> {
+        let response = self.accepted(request).await?;
+        let text = response.text().await.map_err(|error| self.unavailable(error))?;
+        Ok(text.strip_suffix('\n').map_or(text.clone(), str::to_owned))
+    }
+
+    /// Sends a request; what comes back is an answer, not an error.
+    async fn accepted(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClickHouseError> {
         let response = self.authenticated(request).send().await.map_err(|error| self.unavailable(error))?;
         let status = response.status();
         let code =
             response.headers().get("X-ClickHouse-Exception-Code").and_then(|code| code.to_str().ok()?.parse().ok());
-        let text = response.text().await.map_err(|error| self.unavailable(error))?;
         if status.is_success() && code.is_none() {
-            return Ok(text.strip_suffix('\n').map_or(text.clone(), str::to_owned));
+            return Ok(response);
         }
+        let text = response.text().await.map_err(|error| self.unavailable(error))?;
         let message = text.trim().to_owned();
         let code = code.or_else(|| code_in(&message));
         if code.is_none() {

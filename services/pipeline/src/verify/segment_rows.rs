@@ -1,0 +1,201 @@
+//! A segment's rows, decoded from Parquet with the format's own library: only what windows are made of.
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{
+    Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow_schema::DataType;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use super::totals::ArchivedEvent;
+use crate::archive::SegmentFooter;
+use crate::config::EventConfig;
+
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 8_192;
+
+/// Which columns make an event, from `[event]`.
+#[derive(Debug, Clone)]
+pub(super) struct EventColumns {
+    pub(super) key: Vec<String>,
+    pub(super) time: String,
+    value: String,
+    quality: Option<String>,
+    bad_quality: String,
+}
+
+impl EventColumns {
+    pub(super) fn new(event: &EventConfig) -> Self {
+        Self {
+            key: event.key.clone(),
+            time: event.time.clone(),
+            value: event.value.clone(),
+            quality: event.quality.clone(),
+            bad_quality: event.bad_quality.clone(),
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let key = self.key.iter().map(String::as_str);
+        let others = [self.time.as_str(), self.value.as_str(), "_partition", "_offset", "_timestamp"];
+        key.chain(others).chain(self.quality.as_deref()).collect()
+    }
+}
+
+/// A segment that is being read. Errors are sentences: the object is damaged, or no segment of ours.
+pub(super) struct SegmentReader {
+    pub(super) footer: SegmentFooter,
+    batches: ParquetRecordBatchReader,
+    columns: EventColumns,
+}
+
+impl std::fmt::Debug for SegmentReader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SegmentReader").field("footer", &self.footer).finish_non_exhaustive()
+    }
+}
+
+impl SegmentReader {
+    pub(super) fn open(object: Bytes, columns: &EventColumns) -> Result<Self, String> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(|error| error.to_string())?;
+        let footer = SegmentFooter::from_metadata(builder.metadata()).map_err(|error| error.to_string())?;
+        for name in columns.names() {
+            if builder.schema().field_with_name(name).is_err() {
+                return Err(format!("it has no column `{name}`"));
+            }
+        }
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.names());
+        let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
+        let batches = batches.map_err(|error| error.to_string())?;
+        Ok(Self { footer, batches, columns: columns.clone() })
+    }
+
+    /// The next rows; `None` behind the last.
+    pub(super) fn next_rows(&mut self) -> Option<Result<Rows, String>> {
+        let batch = self.batches.next()?;
+        Some(batch.map_err(|error| error.to_string()).and_then(|batch| Rows::new(&batch, &self.columns)))
+    }
+}
+
+/// Some rows of a segment.
+#[derive(Debug)]
+pub(super) struct Rows {
+    key: Vec<TextColumn>,
+    times: (Vec<i64>, ArrayRef),
+    values: (Vec<f64>, ArrayRef),
+    quality: Option<TextColumn>,
+    bad_quality: String,
+    pub(super) partitions: Vec<i32>,
+    pub(super) offsets: Vec<i64>,
+    pub(super) timestamps: Vec<i64>,
+}
+
+impl Rows {
+    fn new(batch: &RecordBatch, columns: &EventColumns) -> Result<Self, String> {
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"));
+        let text = |name: &str| TextColumn::new(name, column(name)?);
+        let times = column(&columns.time)?;
+        let values = column(&columns.value)?;
+        let partitions = column("_partition")?.as_primitive_opt::<Int32Type>().ok_or("its `_partition` is no int32")?;
+        let offsets = column("_offset")?.as_primitive_opt::<Int64Type>().ok_or("its `_offset` is no int64")?;
+        Ok(Self {
+            key: columns.key.iter().map(|name| text(name)).collect::<Result<_, _>>()?,
+            times: (milliseconds(&columns.time, times)?, times.clone()),
+            values: (doubles(&columns.value, values)?, values.clone()),
+            quality: columns.quality.as_deref().map(text).transpose()?,
+            bad_quality: columns.bad_quality.clone(),
+            partitions: partitions.values().to_vec(),
+            offsets: offsets.values().to_vec(),
+            timestamps: milliseconds("_timestamp", column("_timestamp")?)?,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// The event of a row; its key goes into `key`. An accepted record has all of it.
+    pub(super) fn event<'a>(&'a self, row: usize, key: &mut Vec<&'a str>) -> Result<ArchivedEvent, String> {
+        key.clear();
+        let offset = self.offsets[row];
+        for column in &self.key {
+            key.push(column.get(row).ok_or_else(|| format!("the key of offset {offset} is null"))?);
+        }
+        if self.times.1.is_null(row) || self.values.1.is_null(row) {
+            return Err(format!("time or value of offset {offset} is null"));
+        }
+        let quality = self.quality.as_ref().and_then(|column| column.get(row));
+        let value = self.values.0[row];
+        if !value.is_finite() {
+            return Err(format!("the value of offset {offset} is {value}"));
+        }
+        Ok(ArchivedEvent {
+            offset,
+            time_ms: self.times.0[row],
+            value,
+            is_bad: quality.is_some_and(|quality| quality == self.bad_quality),
+        })
+    }
+}
+
+/// Strings, plain or by dictionary.
+#[derive(Debug)]
+struct TextColumn {
+    /// For the nulls.
+    array: ArrayRef,
+    /// Index into `texts` by row; `None` if each row has its own.
+    keys: Option<Vec<usize>>,
+    texts: StringArray,
+}
+
+impl TextColumn {
+    fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
+        let wrong = || format!("its column `{name}` is of type {}, not text", array.data_type());
+        if let Some(dictionary) = array.as_any_dictionary_opt() {
+            let texts = dictionary.values().as_string_opt::<i32>().ok_or_else(wrong)?.clone();
+            let keys = if texts.is_empty() { vec![0; array.len()] } else { dictionary.normalized_keys() };
+            return Ok(Self { array: array.clone(), keys: Some(keys), texts });
+        }
+        let texts = array.as_string_opt::<i32>().ok_or_else(wrong)?.clone();
+        Ok(Self { array: array.clone(), keys: None, texts })
+    }
+
+    fn get(&self, row: usize) -> Option<&str> {
+        if self.array.is_null(row) {
+            return None;
+        }
+        let index = self.keys.as_ref().map_or(row, |keys| keys[row]);
+        (index < self.texts.len() && !self.texts.is_null(index)).then(|| self.texts.value(index))
+    }
+}
+
+/// Times in milliseconds, rounded down; a plain number counts as milliseconds.
+fn milliseconds(name: &str, array: &ArrayRef) -> Result<Vec<i64>, String> {
+    if let Some(times) = array.as_primitive_opt::<TimestampMillisecondType>() {
+        return Ok(times.values().to_vec());
+    }
+    if let Some(times) = array.as_primitive_opt::<TimestampMicrosecondType>() {
+        return Ok(times.values().iter().map(|time| time.div_euclid(1_000)).collect());
+    }
+    if let Some(times) = array.as_primitive_opt::<TimestampNanosecondType>() {
+        return Ok(times.values().iter().map(|time| time.div_euclid(1_000_000)).collect());
+    }
+    let times = array.as_primitive_opt::<Int64Type>();
+    Ok(times.ok_or_else(|| format!("its column `{name}` is of type {}, no time", array.data_type()))?.values().to_vec())
+}
+
+fn doubles(name: &str, array: &ArrayRef) -> Result<Vec<f64>, String> {
+    Ok(match array.data_type() {
+        DataType::Float64 => array.as_primitive::<Float64Type>().values().to_vec(),
+        DataType::Float32 => {
+            array.as_primitive::<Float32Type>().values().iter().map(|value| f64::from(*value)).collect()
+        }
+        DataType::Int64 => array.as_primitive::<Int64Type>().values().iter().map(|value| *value as f64).collect(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().values().iter().map(|value| f64::from(*value)).collect(),
+        other => return Err(format!("its column `{name}` is of type {other}, no number")),
+    })
+}
