@@ -27,7 +27,7 @@ Exit codes: 0 no difference, 1 differences or no answer, 2 wrong configuration o
 #[command(after_help = EXAMPLES)]
 pub(super) struct VerifyArguments {
     #[command(flatten)]
-    config: ConfigArguments,
+    pub(super) config: ConfigArguments,
 
     /// Compare only windows that start then or later: 2026-11-26T10:00:00Z, 2026-11-26, or 2h ago.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
