@@ -38,7 +38,7 @@ def watched(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         stream = world.stream(seed=11)
         with (
             Prometheus(directory, [f"127.0.0.1:{kappa.http_port}"]) as prometheus,
-            Production(world.producer, stream.take, per_second=500, most=60_000),
+            Production(world.producer, stream.take, per_second=500, most=200_000),
         ):
             yield Watched(world, kappa, prometheus)
     finally:
@@ -146,17 +146,18 @@ def test_no_panel_is_dead(watched: Watched) -> None:
 
 
 def test_all_rules_are_evaluated(watched: Watched) -> None:
-    def look() -> Found[None] | NotYet:
+    def look() -> Found[dict[str, str]] | NotYet:
         rules = watched.prometheus.rules()
         errors = [(rule["name"], rule["lastError"]) for rule in rules if rule.get("lastError")]
         assert not errors, errors
         waiting = {rule["name"] for rule in rules if rule["health"] != "ok"}
-        return NotYet(f"not yet evaluated: {waiting}") if waiting or not rules else Found(None)
+        if waiting or not rules:
+            return NotYet(f"not yet evaluated: {waiting}")
+        states = {rule["name"]: rule["state"] for rule in rules if rule["type"] == "alerting"}
+        # A stream with so many rejects must lead to one, once it has lasted.
+        return Found(states) if states["KappaDeadLetterRate"] in ("pending", "firing") else NotYet(f"{states}")
 
-    wait_until("all rules to be evaluated", 30, look)
-    # A stream with so many rejects must lead to one, once it has lasted.
-    states = {rule["name"]: rule["state"] for rule in watched.prometheus.rules() if rule["type"] == "alerting"}
-    assert states["KappaDeadLetterRate"] in ("pending", "firing"), states
+    states = wait_until("all rules to be evaluated, and the rejects to be noticed", 90, look)
     assert states["KappaPartitionStopped"] == states["KappaInstanceDown"] == "inactive", states
 
 

@@ -28,11 +28,13 @@ class Place:
         return f"s3://{self.bucket}/{self.prefix}"
 
     def keys(self) -> list[str]:
-        """All objects below the place, by their keys relative to it."""
+        """All objects below the place, by their keys relative to it. Without those of the start-up probe: a process that is
+        killed in the middle of it leaves them."""
         root = f"{self.bucket}/{self.prefix}"
         selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
         found = [info.path for info in self.files.get_file_info(selector) if info.type == fs.FileType.File]
-        return sorted(path.removeprefix(f"{root}/") for path in found)
+        keys = sorted(path.removeprefix(f"{root}/") for path in found)
+        return [key for key in keys if not key.startswith("_create_only_probe/")]
 
     def read(self, key: str) -> bytes:
         with self.files.open_input_file(f"{self.bucket}/{self.prefix}/{key}") as file:
