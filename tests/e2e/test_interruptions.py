@@ -12,20 +12,20 @@ from blocks.producer import Production
 from blocks.verification import check_same_results
 
 
-@pytest.mark.parametrize("seed", [101, 102])
-def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "fetcher"), [(101, "librdkafka"), (102, "native")])
+def test_kill_minus_nine_at_random_moments(make_world: WorldMaker, seed: int, fetcher: str) -> None:
     """The moments come from the seed: rerun with it to try the same ones."""
     world = make_world()
     stream, moments = world.stream(seed=seed), random.Random(seed)
     with Production(world.producer, stream.take, per_second=700, most=20_000) as production:
         for _ in range(5):
-            kappa = world.start()
+            kappa = world.start({"kafka": {"fetcher": fetcher}})
             kappa.wait_for_http()
             time.sleep(moments.uniform(0.3, 4.5))
             kappa.kill()
             with production.paused():
                 world.verify_committed_is_durable()
-    kappa = world.start()
+    kappa = world.start({"kafka": {"fetcher": fetcher}})
     kappa.wait_until_ready()
     world.wait_until_committed()
     assert kappa.terminate() == 0

@@ -33,7 +33,7 @@ def watched(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     world = World(stack, directory, "watched")
     try:
         world.migrate()
-        kappa = world.start({"log": {"format": "json"}})
+        kappa = world.start({"log": {"format": "json"}, "kafka": {"fetcher": "native"}})
         kappa.wait_until_ready()
         stream = world.stream(seed=11)
         with (

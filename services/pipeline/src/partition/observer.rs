@@ -117,10 +117,13 @@ impl Observer {
         self.windows.record(counting);
     }
 
-    /// So many records were accepted.
-    pub(super) fn taken_in(&self, rows: u64) {
+    /// So many records more were accepted, up to that log position.
+    pub(super) fn taken_in(&self, rows: u64, position: i64) {
         self.board.totals().events.add(rows);
-        self.line.update(|line| line.rows_total += rows);
+        self.line.update(|line| {
+            line.rows_total += rows;
+            line.position = Some(position);
+        });
     }
 
     pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {

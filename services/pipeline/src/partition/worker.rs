@@ -224,7 +224,7 @@ where
         let mut decoded = started;
         let progress = self.state.process_watched(&delivery.batch, index, || decoded = Instant::now());
         self.context.observer.processed(decoded - started, decoded.elapsed());
-        self.context.observer.taken_in(self.state.segment_rows() - rows);
+        self.context.observer.taken_in(self.state.segment_rows() - rows, self.state.position());
         self.context.observer.rejected(self.state.segment_rejects(), rejects);
         progress
     }
