@@ -252,9 +252,6 @@ impl Board {
         if question.partitions.is_empty() {
             return Task::Wait;
         }
-        // With little room the answer is small, and waiting for a large one would be in vain.
-        let asked: i64 = question.partitions.iter().map(|partition| i64::from(partition.max_bytes)).sum();
-        question.terms.min_bytes = question.terms.min_bytes.min((asked / 4) as i32);
         if more || soon_again {
             question.terms.min_bytes = question.terms.min_bytes.min(1);
         }
