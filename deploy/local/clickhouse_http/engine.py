@@ -121,7 +121,8 @@ class Session:
     def query(self, statement: str, output_format: str) -> Answer:
         started = time.perf_counter_ns()
         result = self._execute(statement, output_format)
-        body = result.get_memview().view() if result.size() else b""
+        # A copy: the view does not keep the result alive, and the engine would use its memory again while it is sent.
+        body = result.get_memview().view().tobytes() if result.size() else b""
         return Answer(
             body,
             {

@@ -79,8 +79,12 @@ fn windows_before_1970_begin_at_multiples_too() {
     replay.add(&["a"], &event(2, -60_001, 3.0));
     replay.add(&["a"], &event(3, 0, 4.0));
     // The one of -60,001 is closed by the first event: its end and the lateness are before -1.
-    assert_eq!(brief(replay.end_segment(0, 4)), [("a".to_owned(), -120_000, 1, 3.0, Standing::Late { segment: 0, end: 4 })]);
-    let open: Vec<_> = brief(replay.take_open()).into_iter().map(|(_, start, count, sum, _)| (start, count, sum)).collect();
+    assert_eq!(
+        brief(replay.end_segment(0, 4)),
+        [("a".to_owned(), -120_000, 1, 3.0, Standing::Late { segment: 0, end: 4 })]
+    );
+    let open: Vec<_> =
+        brief(replay.take_open()).into_iter().map(|(_, start, count, sum, _)| (start, count, sum)).collect();
     assert_eq!(open, [(-60_000, 2, 3.0), (0, 1, 4.0)]);
 }
 
@@ -120,7 +124,7 @@ fn it_agrees_with_the_pipelines_windows_on_random_streams() {
         let (mut stored, mut flagged) = (BTreeMap::new(), Vec::new());
         let (mut expected, mut expected_flags) = (Vec::new(), Vec::new());
         let (mut offset, mut start) = (0, 0);
-        for _ in 0..stream.below(12) + 1 {
+        for _ in 0..=stream.below(12) {
             for _ in 0..stream.below(200) {
                 let (key, event) = stream.next(offset);
                 let key: Vec<&str> = key.iter().map(String::as_str).collect();
