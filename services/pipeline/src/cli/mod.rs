@@ -191,10 +191,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => run(&arguments).await,
         Command::Migrate(arguments) => run_migrations(&arguments).await,
-        Command::Verify(arguments) => verify::run(&arguments).await,
+        Command::Verify(arguments) => Box::pin(verify::run(&arguments)).await,
         Command::Schema(command) => schema::dispatch(command).await,
         Command::Config(command) => configuration::dispatch(&command),
-        Command::Doctor(arguments) => examine(&arguments).await,
+        Command::Doctor(arguments) => Box::pin(examine(&arguments)).await,
         Command::Health(arguments) => health::ask(&arguments).await,
         Command::Metrics(arguments) => print_metrics(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,

@@ -291,6 +291,15 @@ fn tell(partition: i32, start: Option<i64>, lined_up: LinedUp, archive_expires: 
             format!("partition {partition}: no object says where it began; its oldest segment begins at {first}"),
         );
     }
+    let empty: u64 =
+        segments.iter().map(|segment| (segment.end - segment.start) as u64 - segment.rows - segment.rejects).sum();
+    if empty > 0 {
+        let note = format!(
+            "partition {partition}: {empty} offsets are neither row nor reject: markers of transactions, or compacted away; \
+             whether the log had records there, only the log can say"
+        );
+        report.note(Check::Chain, note);
+    }
     report.examined(Check::Chain, "segments", segments.len() as u64);
     report.examined(Check::Chain, "rows", segments.iter().map(|segment| segment.rows).sum());
     report.examined(Check::Chain, "rejects", segments.iter().map(|segment| segment.rejects).sum());

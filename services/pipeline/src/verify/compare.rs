@@ -78,7 +78,9 @@ impl Comparison<'_> {
             self.report.differs(Check::Windows, Some(self.partition), i64::MAX, sentence);
             return;
         }
-        expected.values().for_each(|row| self.missing(row));
+        for row in expected.values() {
+            self.missing(row);
+        }
     }
 
     fn judge(&self, expected: &ExpectedRow, found: &FoundRow) {

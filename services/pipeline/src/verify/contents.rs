@@ -295,7 +295,9 @@ impl Contents<'_> {
 
     fn offer(&self, rows: &[ExpectedRow]) {
         let committed = self.comparison.progressed.committed;
-        rows.iter().for_each(|row| self.shared.sample.offer(self.partition, row, committed));
+        for row in rows {
+            self.shared.sample.offer(self.partition, row, committed);
+        }
     }
 }
 

@@ -70,6 +70,7 @@ impl Flags {
 }
 
 /// What differs between an expected flag and the one found at its offset.
+#[expect(clippy::float_cmp, reason = "the value is a copy, not a result")]
 pub(super) fn difference(expected: &Flagged, found: &Flagged) -> Option<String> {
     let mut differing = Vec::new();
     let mut tell = |what: &str, expected: String, found: String| {

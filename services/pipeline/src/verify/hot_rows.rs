@@ -75,7 +75,8 @@ impl HotReader {
         })
     }
 
-    /// Rows of a partition that satisfy `condition`, of which `expected` are expected. The flag says whether all of
+    /// Rows of a partition that satisfy `condition`, which is about columns of the sorting key alone (so that rows of one
+    /// key are left out together, before they are merged), of which `expected` are expected. The flag says whether all of
     /// them were read.
     pub(super) async fn windows(
         &self,
@@ -89,7 +90,7 @@ impl HotReader {
              toFloat64(`min`), toFloat64(`max`), toFloat64(m2), toFloat64(first_value), \
              toUnixTimestamp64Milli(first_time), toFloat64(last_value), toUnixTimestamp64Milli(last_time), \
              toUInt64(anomalies), toFloat64(max_score), toUInt64(bad_quality), toUInt8(closed), toUInt64(version) \
-             FROM `{database}`.windows_1m FINAL WHERE topic = {topic} AND `partition` = {partition} AND {condition} \
+             FROM `{database}`.windows_1m FINAL PREWHERE topic = {topic} AND `partition` = {partition} AND {condition} \
              LIMIT {limit} SETTINGS do_not_merge_across_partitions_select_final = 1 FORMAT RowBinary",
             key = self.key_texts(),
             database = self.database,
@@ -132,7 +133,7 @@ impl HotReader {
         let query = format!(
             "SELECT {key}, toInt64(`offset`), toUnixTimestamp64Milli(event_time), toFloat64(value), \
              toFloat64(expected), toFloat64(score), toString(kind) \
-             FROM `{database}`.anomalies FINAL WHERE topic = {topic} AND `partition` = {partition} AND {condition} \
+             FROM `{database}`.anomalies FINAL PREWHERE topic = {topic} AND `partition` = {partition} AND {condition} \
              LIMIT {limit} SETTINGS do_not_merge_across_partitions_select_final = 1 FORMAT RowBinary",
             key = self.key_texts(),
             database = self.database,

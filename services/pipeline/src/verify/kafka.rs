@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
@@ -62,7 +63,7 @@ fn blocking(config: &ClientConfig, topic: &str) -> anyhow::Result<LogFacts> {
     let metadata = client.fetch_metadata(Some(topic), ANSWER).context("metadata of the topic")?;
     let partitions = metadata.topics().iter().find(|found| found.name() == topic);
     let partitions: Vec<i32> =
-        partitions.into_iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+        partitions.into_iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect();
     if partitions.is_empty() {
         return Err(advised(format!("there is no topic {topic}"), "correct kafka.topic"));
     }

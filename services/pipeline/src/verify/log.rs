@@ -17,6 +17,7 @@ use super::Shared;
 use super::chain::{Chain, Segment};
 use super::contents::check_hour;
 use super::dead_letters::{self, DeadLetter};
+use super::kafka::ANSWER;
 use super::message::{digested, headers_of, timestamp_of};
 use super::report::Check;
 
@@ -32,10 +33,6 @@ pub(super) struct LogCheck<'a> {
     /// For the object store.
     pub(super) runtime: &'a Handle,
     pub(super) partition: i32,
-    /// The first offset that the log has left.
-    pub(super) low: i64,
-    /// The offset that the next record will get.
-    pub(super) high: i64,
 }
 
 /// A segment that is being read.
@@ -52,8 +49,12 @@ struct OpenSegment<'a> {
 impl LogCheck<'_> {
     /// Reads the log along the chain. Blocks.
     pub(super) fn run(&self, chain: &Chain) -> anyhow::Result<()> {
-        let (partition, low, high) = (self.partition, self.low, self.high);
+        let partition = self.partition;
         let Some(end) = chain.end() else { return Ok(()) };
+        let consumer: BaseConsumer = self.client.create().context("cannot make a consumer")?;
+        // Asked now: when the archive was listed, the log of a topic under load was longer than before.
+        let bounds = consumer.fetch_watermarks(&self.shared.topic, partition, ANSWER);
+        let (low, high) = bounds.with_context(|| format!("bounds of partition {partition}"))?;
         if end > high {
             let sentence =
                 format!("partition {partition}: the archive reaches {end}, the log only {high}: is it another topic?");
@@ -68,23 +69,22 @@ impl LogCheck<'_> {
             self.shared.report.not_checked(Check::Log, sentence);
         }
         self.shared.progress.done(needed().filter(|segment| segment.end <= low).map(records_of).sum());
-        let consumer: BaseConsumer = self.client.create().context("cannot make a consumer")?;
         let readable: Vec<&Segment> = needed().filter(|segment| segment.end > low).collect();
         for neighbours in readable.chunk_by(|segment, next| segment.end == next.start) {
-            self.read(&consumer, neighbours)?;
+            self.read(&consumer, neighbours, low)?;
         }
         Ok(())
     }
 
     /// Reads segments that follow one another.
-    fn read(&self, consumer: &BaseConsumer, segments: &[&Segment]) -> anyhow::Result<()> {
+    fn read(&self, consumer: &BaseConsumer, segments: &[&Segment], low: i64) -> anyhow::Result<()> {
         let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
         let mut position = TopicPartitionList::new();
-        let from = Offset::Offset(first.start.max(self.low));
+        let from = Offset::Offset(first.start.max(low));
         position.add_partition_offset(&self.shared.topic, self.partition, from)?;
         consumer.assign(&position).context("cannot read the log")?;
         let mut following = segments.iter();
-        let mut open = following.next().map(|segment| self.open(segment)).transpose()?;
+        let mut open = following.next().map(|segment| self.open(segment, low)).transpose()?;
         let (mut buffer, mut untold, mut heard) = (Vec::new(), 0, Instant::now());
         while open.is_some() {
             let is_over = match consumer.poll(Duration::from_millis(500)) {
@@ -93,7 +93,7 @@ impl LogCheck<'_> {
                 Some(Ok(message)) => {
                     while let Some(through) = open.take_if(|reading| message.offset() >= reading.segment.end) {
                         self.finish(through);
-                        open = following.next().map(|segment| self.open(segment)).transpose()?;
+                        open = following.next().map(|segment| self.open(segment, low)).transpose()?;
                     }
                     let Some(reading) = &mut open else { break };
                     self.take(reading, &message, &mut buffer);
@@ -123,14 +123,14 @@ impl LogCheck<'_> {
                 }
                 // Of these the log has no record at all.
                 for segment in following.by_ref() {
-                    self.finish(self.open(segment)?);
+                    self.finish(self.open(segment, low)?);
                 }
             }
         }
         Ok(())
     }
 
-    fn open<'s>(&self, segment: &'s Segment) -> anyhow::Result<OpenSegment<'s>> {
+    fn open<'s>(&self, segment: &'s Segment, low: i64) -> anyhow::Result<OpenSegment<'s>> {
         let mut letters = Vec::new();
         if segment.rejects > 0
             && let Some(Ok(found)) = self.runtime.block_on(dead_letters::read(self.shared, segment))?
@@ -139,9 +139,9 @@ impl LogCheck<'_> {
             letters = found;
             letters.sort_by_key(|letter| letter.offset);
             letters.dedup_by_key(|letter| letter.offset);
-            letters.retain(|letter| letter.offset >= self.low);
+            letters.retain(|letter| letter.offset >= low);
         }
-        let is_whole = segment.start >= self.low;
+        let is_whole = segment.start >= low;
         Ok(OpenSegment { segment, is_whole, digest: Xxh3::new(), records: 0, letters: letters.into_iter().peekable() })
     }
 

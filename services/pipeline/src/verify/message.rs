@@ -82,9 +82,12 @@ mod tests {
 
     use super::*;
 
+    /// Offset, key, value, headers.
+    type Record = (i64, Option<&'static [u8]>, Option<&'static [u8]>, Vec<Header>);
+
     #[test]
     fn the_digest_is_the_pipelines() {
-        let records: [(i64, Option<&[u8]>, Option<&[u8]>, Vec<Header>); 3] = [
+        let records: [Record; 3] = [
             (7, Some(b"key"), Some(b"value"), vec![("trace".to_owned(), Some(vec![1, 2])), ("none".to_owned(), None)]),
             (9, None, None, Vec::new()),
             (10, Some(b""), Some(b""), vec![("größe".to_owned(), Some(Vec::new()))]),

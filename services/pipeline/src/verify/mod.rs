@@ -260,10 +260,12 @@ async fn go_through(
         let newest_snapshot = state.snapshots.get(&partition).into_iter().flatten().rfind(|position| **position <= end);
         let durable = log.committed.get(&partition).or(newest_snapshot).copied().unwrap_or_default();
         jobs.push(Box::pin(contents::check(shared, partition, chain, durable)));
-        let Some(bounds) = log.bounds.get(&partition).copied().filter(|_| with_log) else { continue };
+        if !with_log {
+            continue;
+        }
         let needed = chain.segments.iter().filter(|segment| shared.scope.needs(segment));
         shared.progress.expect(needed.map(|segment| segment.rows + segment.rejects).sum());
-        jobs.push(Box::pin(check_log(shared, &client, partition, chain, bounds)));
+        jobs.push(Box::pin(check_log(shared, &client, partition, chain)));
     }
     futures::stream::iter(jobs).buffer_unordered(selection.parallel.max(1)).try_collect::<()>().await?;
     Ok(events)
@@ -274,12 +276,11 @@ async fn check_log(
     client: &rdkafka::ClientConfig,
     partition: i32,
     chain: &Chain,
-    (low, high): (i64, i64),
 ) -> anyhow::Result<()> {
     let (shared, client, chain) = (Arc::clone(shared), client.clone(), chain.clone());
     let runtime = tokio::runtime::Handle::current();
     let check = move || {
-        let check = LogCheck { shared: &shared, client: &client, runtime: &runtime, partition, low, high };
+        let check = LogCheck { shared: &shared, client: &client, runtime: &runtime, partition };
         check.run(&chain)
     };
     tokio::task::spawn_blocking(check).await?

@@ -42,7 +42,7 @@ pub(super) async fn check_committed(
         match reach {
             Some(end) if committed > end => differs(format!("but the archive ends at {end}")),
             None if !state.snapshots.contains_key(partition) => {
-                differs("but there is neither archive nor state".to_owned())
+                differs("but there is neither archive nor state".to_owned());
             }
             Some(_) if !chain.segments.is_empty() && !chain.is_boundary(committed) => {
                 differs("where no segment ends".to_owned());

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn small_values_survive_beside_large_ones() {
         let totals = totals_of(&[(0, 1e16), (1, 1.0), (2, 1.0), (3, -1e16)]);
-        assert_eq!(totals.sum(), 2.0);
+        assert_eq!((totals.count, totals.sum()), (4, 2.0));
         let totals = totals_of(&[(0, 1e9), (1, 1e9 + 1.0), (2, 1e9 + 2.0)]);
         assert!((totals.m2 - 2.0).abs() < 1e-6, "{}", totals.m2);
         assert!(totals.m2_tolerance() < 0.02, "{}", totals.m2_tolerance());

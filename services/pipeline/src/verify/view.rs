@@ -29,8 +29,11 @@ pub(super) struct Sample {
     from_ms: AtomicI64,
     /// By partition: where its archive ends, and the time before which all its windows are closed there.
     reached: Mutex<BTreeMap<i32, (i64, i64)>>,
-    kept: Mutex<HashMap<(Arc<SeriesKey>, i64), Vec<Part>>>,
+    kept: Mutex<HashMap<WindowKey, Vec<Part>>>,
 }
+
+/// A series, and when one of its windows starts.
+type WindowKey = (Arc<SeriesKey>, i64);
 
 /// What one row has of a window.
 #[derive(Debug, Clone)]
@@ -124,7 +127,7 @@ impl Sample {
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         let from_ms = expired_before_ms.max(self.from_ms.load(Ordering::Relaxed));
         let is_of_it = |series: &SeriesKey, start: i64| hash_of(series, start) <= threshold && start >= from_ms;
-        let expected: HashMap<(Arc<SeriesKey>, i64), Merged> = kept
+        let expected: HashMap<WindowKey, Merged> = kept
             .into_iter()
             .filter(|((series, start), parts)| is_of_it(series, *start) && parts.iter().all(|part| part.is_settled))
             .map(|(key, parts)| (key, merge(&parts)))
@@ -201,6 +204,7 @@ fn merge(parts: &[Part]) -> Merged {
     }
 }
 
+#[expect(clippy::float_cmp, reason = "these are copies, not results")]
 fn differing_fields(expected: &Merged, found: &FoundWindow) -> Option<String> {
     let average = expected.magnitude / expected.count as f64;
     let exact = [

@@ -65,8 +65,9 @@ const CLOSED: Standing = Standing::Closed { by: 50 };
 
 #[test]
 fn a_closed_row_must_be_equal_in_every_field() {
+    type Change = fn(&mut FoundRow);
     assert_eq!(judged(CLOSED, 20, 60, true, |_| {}), "");
-    let changes: [(&str, fn(&mut FoundRow)); 12] = [
+    let changes: [(&str, Change); 12] = [
         ("count 2 expected, 3 found", |row| row.count = 3),
         ("sum 4 expected, 4.1 found", |row| row.sum = 4.1),
         ("sum 4 expected, NaN found", |row| row.sum = f64::NAN),

@@ -124,7 +124,7 @@ fn it_agrees_with_the_pipelines_windows_on_random_streams() {
         let (mut stored, mut flagged) = (BTreeMap::new(), Vec::new());
         let (mut expected, mut expected_flags) = (Vec::new(), Vec::new());
         let (mut offset, mut start) = (0, 0);
-        for _ in 0..stream.below(12) + 1 {
+        for _ in 0..=stream.below(12) {
             for _ in 0..stream.below(200) {
                 let (key, event) = stream.next(offset);
                 let key: Vec<&str> = key.iter().map(String::as_str).collect();
