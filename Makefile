@@ -2,12 +2,14 @@
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
 # make lint                          formatting, clippy, licences and advisories
 # make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
-# make load [SCENARIO=steady] [RATE=] [FOR=]   open-loop load, judged by gates; writes target/load/report.html and .json
+# make load [SCENARIO=steady] [RATE=] [FOR=] [TARGET=local|embedded]
+#                                    open-loop load, judged by gates; writes target/load/report.html and .json
 # make stack-up · make stack-down    the local stack alone; addresses in target/stack/env
 
 FOR      ?=
 RATE     ?=
 SCENARIO ?= steady
+TARGET   ?= local
 CASES    ?= main
 
 CARGO := cargo
@@ -42,9 +44,9 @@ bench:
 	@benches/drain/run $(CASES)
 
 load:
-	@tests/require cargo cc perl make python3 go mvn
+	@tests/require cargo cc perl make python3 $(if $(filter local,$(TARGET)),go mvn)
 	$(CARGO) build --release --locked --bin kappa --bin kappa-loadtest
-	target/release/kappa-loadtest run $(SCENARIO) $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
+	target/release/kappa-loadtest run $(SCENARIO) --target $(TARGET) $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
 
 stack-up:
 	@deploy/local/stack up

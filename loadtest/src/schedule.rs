@@ -161,11 +161,12 @@ impl Punctuality {
 
 /// What the loop calls.
 pub trait Sink {
-    /// Sends an event that was due at `due`. May block: what comes after it then slips, which is counted.
+    /// Sends an event that was due at `due`, at the latest before the next call of [`Sink::between_batches`] returns. May
+    /// block: what comes after it then slips, which is counted.
     fn send(&mut self, stream: Stream, due: Duration) -> anyhow::Result<()>;
 
     /// Called between batches; `true` ends the run early.
-    fn between_batches(&mut self, punctuality: &Punctuality) -> bool;
+    fn between_batches(&mut self, punctuality: &Punctuality) -> anyhow::Result<bool>;
 }
 
 /// Sends everything on schedule.
@@ -183,7 +184,7 @@ pub fn run_open_loop(
             until_look = EVENTS_A_LOOK;
         }
         if due > now {
-            if sink.between_batches(&punctuality) {
+            if sink.between_batches(&punctuality)? {
                 punctuality.never_sent = timetable.load.events - timetable.load.done;
                 return Ok(punctuality);
             }
@@ -191,7 +192,7 @@ pub fn run_open_loop(
             continue;
         }
         // Behind schedule there is never a pause between batches, and it must still be possible to end.
-        if until_look == EVENTS_A_LOOK && now.saturating_sub(due) > TICK * 20 && sink.between_batches(&punctuality) {
+        if until_look == EVENTS_A_LOOK && now.saturating_sub(due) > TICK * 20 && sink.between_batches(&punctuality)? {
             punctuality.never_sent = timetable.load.events - timetable.load.done;
             return Ok(punctuality);
         }
@@ -200,7 +201,7 @@ pub fn run_open_loop(
         until_look -= 1;
         punctuality.sent(due, now);
     }
-    sink.between_batches(&punctuality);
+    sink.between_batches(&punctuality)?;
     Ok(punctuality)
 }
 
@@ -256,8 +257,8 @@ mod tests {
             Ok(())
         }
 
-        fn between_batches(&mut self, _: &Punctuality) -> bool {
-            self.clock.elapsed() >= self.stop_at
+        fn between_batches(&mut self, _: &Punctuality) -> anyhow::Result<bool> {
+            Ok(self.clock.elapsed() >= self.stop_at)
         }
     }
 

@@ -12,7 +12,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::canary::CanaryBook;
-use crate::fleet::{Fleet, Record, Sent};
+use crate::fleet::{Fleet, Sent};
 use crate::schedule::{Clock as _, Punctuality, Sink, Stream, Timetable, WallClock, run_open_loop};
 use crate::shape::RateCurve;
 use crate::signal::Label;
@@ -21,6 +21,9 @@ use crate::topic_producer::TopicProducer;
 
 /// How long the last records may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Records are handed over in batches of at most so many: a fraction of a millisecond's worth.
+const LARGEST_BATCH: usize = 256;
 
 /// How long one wait for room in the producer's queue lasts.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(2);
@@ -190,10 +193,14 @@ impl Sink for Sender {
                 record
             }
         };
-        self.queue.put(&record)
+        if self.queue.producer.add(&record) < LARGEST_BATCH {
+            return Ok(());
+        }
+        self.queue.hand_over()
     }
 
-    fn between_batches(&mut self, punctuality: &Punctuality) -> bool {
+    fn between_batches(&mut self, punctuality: &Punctuality) -> anyhow::Result<bool> {
+        self.queue.hand_over()?;
         let live = &self.queue.live;
         live.slipped.store(punctuality.slipped, Relaxed);
         live.worst_us.store(punctuality.worst.as_micros() as u64, Relaxed);
@@ -201,7 +208,7 @@ impl Sink for Sender {
         if self.queue.last_look.elapsed() > LOOK_INTERVAL {
             self.queue.look();
         }
-        is_to_stop
+        Ok(is_to_stop)
     }
 }
 
@@ -218,22 +225,26 @@ impl Sender {
 }
 
 impl Queue {
-    /// Hands a record over. Blocks while the queue is full: what comes after it then slips.
-    #[inline]
-    fn put(&mut self, record: &Record<'_>) -> anyhow::Result<()> {
-        while let Err(code) = self.producer.send(record) {
-            if code != RDKafkaErrorCode::QueueFull {
-                return Err(anyhow!("cannot hand a record to the producer: {code}"));
-            }
-            if self.live.stop.load(Relaxed) {
-                bail!("Kafka takes nothing any more, and the run was ended: the producer's queue is full");
-            }
-            self.producer.poll(WAIT_FOR_ROOM);
-            if self.last_look.elapsed() > LOOK_INTERVAL {
-                self.look();
+    /// Hands over what is due. Blocks while the queue is full: what comes after it then slips.
+    fn hand_over(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.producer.hand_over() {
+                Ok(0) => return Ok(()),
+                Ok(records) => self.handed_over += records as u64,
+                Err(RDKafkaErrorCode::QueueFull) => self.wait_for_room()?,
+                Err(code) => return Err(anyhow!("cannot hand a record to the producer: {code}")),
             }
         }
-        self.handed_over += 1;
+    }
+
+    fn wait_for_room(&mut self) -> anyhow::Result<()> {
+        if self.live.stop.load(Relaxed) {
+            bail!("Kafka takes nothing any more, and the run was ended: the producer's queue is full");
+        }
+        self.producer.poll(WAIT_FOR_ROOM);
+        if self.last_look.elapsed() > LOOK_INTERVAL {
+            self.look();
+        }
         Ok(())
     }
 
