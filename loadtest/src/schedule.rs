@@ -116,13 +116,15 @@ impl Timetable {
     }
 }
 
-/// How well the schedule was kept. An event that is sent later than `limit` after its time has slipped.
+/// How well the schedule was kept. An event that is sent later than `limit` after its time has slipped. What was due
+/// during the warm-up is only counted as sent.
 #[derive(Debug, Clone)]
 pub struct Punctuality {
+    warm_up: Duration,
     limit: Duration,
     /// Events sent.
     pub sent: u64,
-    /// Of these, slipped.
+    /// Of those due after the warm-up, slipped.
     pub slipped: u64,
     /// The largest delay.
     pub worst: Duration,
@@ -134,15 +136,18 @@ pub struct Punctuality {
 
 impl Punctuality {
     /// Nothing sent yet.
-    pub fn new(limit: Duration) -> anyhow::Result<Self> {
+    pub fn new(warm_up: Duration, limit: Duration) -> anyhow::Result<Self> {
         let delays = Histogram::new_with_bounds(1, LARGEST_SLIP_US, 2)?;
-        Ok(Self { limit, sent: 0, slipped: 0, worst: Duration::ZERO, never_sent: 0, delays })
+        Ok(Self { warm_up, limit, sent: 0, slipped: 0, worst: Duration::ZERO, never_sent: 0, delays })
     }
 
     /// An event was sent.
     pub fn sent(&mut self, due: Duration, at: Duration) {
-        let delay = at.saturating_sub(due);
         self.sent += 1;
+        if due < self.warm_up {
+            return;
+        }
+        let delay = at.saturating_sub(due);
         self.slipped += u64::from(delay > self.limit);
         self.worst = self.worst.max(delay);
         self.delays.saturating_record(delay.as_micros() as u64);
@@ -150,7 +155,7 @@ impl Punctuality {
 
     /// Share of the events that slipped.
     pub fn slipped_share(&self) -> f64 {
-        self.slipped as f64 / self.sent.max(1) as f64
+        self.slipped as f64 / self.delays.len().max(1) as f64
     }
 
     /// The delay that so many percent of the events stayed below.
@@ -263,8 +268,19 @@ mod tests {
     }
 
     fn run(clock: &FakeClock, rate: f64, seconds: f64, canaries: f64, sink: &mut FakeSink) -> Punctuality {
+        run_with_warm_up(Duration::ZERO, clock, rate, seconds, canaries, sink)
+    }
+
+    fn run_with_warm_up(
+        warm_up: Duration,
+        clock: &FakeClock,
+        rate: f64,
+        seconds: f64,
+        canaries: f64,
+        sink: &mut FakeSink,
+    ) -> Punctuality {
         let timetable = Timetable::new(RateCurve::constant(rate, seconds), canaries);
-        let punctuality = Punctuality::new(Duration::from_millis(20)).unwrap();
+        let punctuality = Punctuality::new(warm_up, Duration::from_millis(20)).unwrap();
         run_open_loop(clock, timetable, punctuality, sink).unwrap()
     }
 
@@ -292,6 +308,18 @@ mod tests {
         assert!(punctuality.delay_at(50.0) <= 2 * TICK);
         // And their intended times do not move.
         assert_eq!(sink.sent[600].1, Duration::from_millis(600));
+    }
+
+    #[test]
+    fn the_warm_up_is_sent_and_not_judged() {
+        let clock = FakeClock::default();
+        let mut sink = FakeSink::new(&clock);
+        sink.stall = Some((500, Duration::from_millis(300)));
+        let punctuality = run_with_warm_up(Duration::from_millis(700), &clock, 1_000.0, 2.0, 0.0, &mut sink);
+        // Those of the last hundred milliseconds of the stall, but for its last 20 ms.
+        assert_eq!(punctuality.sent, 2_000);
+        assert!((70..=100).contains(&punctuality.slipped), "{}", punctuality.slipped);
+        assert!((punctuality.slipped_share() - punctuality.slipped as f64 / 1_300.0).abs() < 1e-9);
     }
 
     #[test]

@@ -28,7 +28,8 @@ const LARGEST_BATCH: usize = 256;
 /// How long one wait for room in the producer's queue lasts.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(2);
 
-/// How often delivery reports are looked at, of which there are only failures, and how many records wait.
+/// How often delivery reports are looked at, of which there are only failures, and it is written down how many records
+/// wait.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the generator tells while it works.
@@ -207,6 +208,8 @@ impl Sink for Sender {
         let is_to_stop = live.stop.load(Relaxed);
         if self.queue.last_look.elapsed() > LOOK_INTERVAL {
             self.queue.look();
+        } else {
+            self.queue.tell();
         }
         Ok(is_to_stop)
     }
@@ -248,13 +251,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Looks at what waits, and at what has failed.
-    fn look(&mut self) {
-        self.producer.poll(Duration::ZERO);
-        let records = self.producer.waiting();
+    /// Tells how far everything is; how many records wait.
+    fn tell(&self) -> u64 {
+        let waiting = self.producer.waiting();
         let failed = self.live.failed.load(Relaxed);
         self.live.sent.store(self.handed_over, Relaxed);
-        self.live.acknowledged.store(self.handed_over.saturating_sub(records + failed), Relaxed);
+        self.live.acknowledged.store(self.handed_over.saturating_sub(waiting + failed), Relaxed);
+        waiting
+    }
+
+    /// Looks at what has failed, and writes down what waits.
+    fn look(&mut self) {
+        self.producer.poll(Duration::ZERO);
+        let records = self.tell();
         self.waiting.push(Waiting { at: self.start.elapsed().as_secs_f64(), records });
         self.last_look = Instant::now();
     }
