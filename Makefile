@@ -3,7 +3,8 @@
 # make soak [SEEDS=1000000]          the protocol, simulated with that many seeds: crashes, zombies, pauses, lost answers
 # make lint                          formatting, clippy, licences and advisories
 # make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
-# make load [SCENARIO=steady] [RATE=] [FOR=]   open-loop load, judged by gates; writes target/load/report.html and .json
+# make load [SCENARIO=steady] [RATE=] [FOR=] [TARGET=local|embedded]
+#                                    open-loop load, judged by gates; writes target/load/report.html and .json
 # make bench-page                    how long the live page answers over 100,000 sensors; writes target/bench/dashboard.json
 # make screenshots [AFTER=420]       the pictures of the README, of a live demo in a headless Chromium
 # make stack-up · make stack-down    the local stack alone; addresses in target/stack/env
@@ -11,6 +12,7 @@
 FOR      ?=
 RATE     ?=
 SCENARIO ?= steady
+TARGET   ?= local
 CASES    ?= main
 SEEDS    ?= 1000000
 AFTER    ?= 420
@@ -59,9 +61,9 @@ screenshots:
 	@"$$(deploy/local/python-env test)" -B docs/images/make-screenshots $(AFTER)
 
 load:
-	@tests/require cargo cc perl make python3 go mvn
+	@tests/require cargo cc perl make python3 $(if $(filter local,$(TARGET)),go mvn)
 	$(CARGO) build --release --locked --bin kappa --bin kappa-loadtest
-	target/release/kappa-loadtest run $(SCENARIO) $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
+	target/release/kappa-loadtest run $(SCENARIO) --target $(TARGET) $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
 
 stack-up:
 	@deploy/local/stack up

@@ -111,7 +111,7 @@ async fn send_alone(bench: &Bench, scenario: &Scenario, mut interrupt: watch::Re
         GeneratorOptions { kafka: kafka.clone(), start, start_ms, canaries },
         fleet,
         Timetable::new(curve.clone(), canary_rate),
-        Punctuality::new(scenario.gates.slip_limit)?,
+        Punctuality::new(scenario.warm_up(), scenario.gates.slip_limit)?,
     )?;
     while !generator.has_ended() {
         tokio::select! {

@@ -38,8 +38,6 @@ pub struct Record<'fleet> {
     pub key: &'fleet [u8],
     /// The value; none for a delete marker.
     pub value: Option<&'fleet [u8]>,
-    /// The record's Kafka timestamp: its intended time.
-    pub timestamp_ms: i64,
 }
 
 /// What was sent, by what has to become of it.
@@ -47,7 +45,7 @@ pub struct Record<'fleet> {
 pub struct Sent {
     /// Events that have to be counted, those of the canaries too.
     pub valid: u64,
-    /// Of these, events with an event time behind their record's.
+    /// Of these, events with an event time before they were due.
     pub late: u64,
     /// Records that have to be among the dead letters, by reason.
     pub invalid: BTreeMap<&'static str, u64>,
@@ -77,9 +75,10 @@ struct Sensor {
 /// All sensors.
 #[derive(Debug)]
 pub struct Fleet {
+    /// In the order of their turns, which is not that of their numbers: memory is gone through from front to back, and
+    /// neighbours in time are in different partitions all the same.
     sensors: Vec<Sensor>,
     canaries: Vec<Sensor>,
-    order: Vec<u32>,
     next_turn: usize,
     skew: Option<Zipf>,
     delays: Vec<Delay>,
@@ -121,8 +120,8 @@ impl Fleet {
         let busy_partitions = (options.partitions - scenario.mix.idle_partitions).max(1);
         let count = scenario.sensors as usize;
         let mut sensors = Vec::with_capacity(count);
-        for number in 0..count as u64 {
-            sensors.push(Sensor::new(number, &options, busy_partitions, &mut dice)?);
+        for number in dice.permutation(count) {
+            sensors.push(Sensor::new(u64::from(number), &options, busy_partitions, &mut dice)?);
         }
         let canaries = (0..busy_partitions).map(|partition| Sensor::canary(partition, &options, &mut dice));
         let every = |per_ms: f64| (per_ms > 0.0).then(|| 1.0 / per_ms);
@@ -130,7 +129,6 @@ impl Fleet {
         let unrest_interval = every(scenario.anomalies_per_minute / MINUTE_MS);
         Ok(Self {
             canaries: canaries.collect::<Result<_, _>>()?,
-            order: dice.permutation(count),
             next_turn: 0,
             skew: (scenario.mix.key_skew > 0.0).then(|| Zipf::new(count, scenario.mix.key_skew)),
             delays: scenario.mix.delays.clone(),
@@ -191,7 +189,7 @@ impl Fleet {
         sensor.template.patch(&Reading { time_ms, value, quality, sequence: sensor.sequence });
         sensor.sequence += 1;
         self.sent.valid += 1;
-        Ok(self.sensors[slot].record(due_ms))
+        Ok(self.sensors[slot].record())
     }
 
     /// Record `number` of the canaries, which take turns; and its partition.
@@ -202,19 +200,17 @@ impl Fleet {
         canary.template.patch(&Reading { time_ms: due_ms, value, quality: 0, sequence: canary.sequence });
         canary.sequence += 1;
         self.sent.valid += 1;
-        self.canaries[index].record(due_ms)
+        self.canaries[index].record()
     }
 
     #[inline]
     fn next_slot(&mut self) -> usize {
-        let turn = if let Some(skew) = &self.skew {
-            skew.draw(&mut self.dice)
-        } else {
-            let turn = self.next_turn;
-            self.next_turn = if turn + 1 == self.order.len() { 0 } else { turn + 1 };
-            turn
-        };
-        self.order[turn] as usize
+        if let Some(skew) = &self.skew {
+            return skew.draw(&mut self.dice);
+        }
+        let turn = self.next_turn;
+        self.next_turn = if turn + 1 == self.sensors.len() { 0 } else { turn + 1 };
+        turn
     }
 
     /// `draw` is from 0 to below 1; what lies beyond all shares is in time.
@@ -238,7 +234,7 @@ impl Fleet {
         let reading = Reading { time_ms: due_ms, value, quality: 0, sequence: sensor.sequence };
         let has_value = flaw.write(&sensor.template, &reading, &mut self.spoilt);
         let value = has_value.then_some(self.spoilt.as_slice());
-        Record { partition: sensor.partition, key: sensor.template.key(), value, timestamp_ms: due_ms }
+        Record { partition: sensor.partition, key: sensor.template.key(), value }
     }
 
     /// Puts new sensors in the place of the oldest, as often as is due.
@@ -326,13 +322,8 @@ impl Sensor {
     }
 
     #[inline]
-    fn record(&self, due_ms: i64) -> Record<'_> {
-        Record {
-            partition: self.partition,
-            key: self.template.key(),
-            value: Some(self.template.record()),
-            timestamp_ms: due_ms,
-        }
+    fn record(&self) -> Record<'_> {
+        Record { partition: self.partition, key: self.template.key(), value: Some(self.template.record()) }
     }
 }
 
@@ -365,7 +356,6 @@ mod tests {
         let mut partitions: HashMap<Vec<u8>, i32> = HashMap::new();
         for event in 0..100 {
             let record = fleet.next(START_MS + event).unwrap();
-            assert_eq!(record.timestamp_ms, START_MS + event);
             let known = *partitions.entry(record.key.to_vec()).or_insert(record.partition);
             assert_eq!(known, record.partition);
         }

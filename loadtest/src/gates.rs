@@ -229,7 +229,7 @@ fn judge_latency(gates: &Gates, readings: &Readings, judged: &mut Vec<Gate>) {
 }
 
 fn judge_memory_and_drain(gates: &Gates, readings: &Readings, judged: &mut Vec<Gate>) {
-    // Without a pid nothing is known of the memory, which is no fault of the pipeline.
+    // Without a pid, or after a short run, nothing is known of it, which is no fault of the pipeline.
     if let (Some(limit), Some(growth)) = (gates.memory_growth, readings.memory_growth) {
         judged.push(Gate {
             name: "memory stays flat",

@@ -20,6 +20,10 @@ use crate::timeline::{Sample, within};
 /// The pipeline's name among the processes.
 pub const PIPELINE: &str = "kappa";
 
+/// Memory rises and falls with every checkpoint, and the first minutes fill buffers: samples, one a second, below which
+/// its growth tells nothing.
+const SAMPLES_FOR_GROWTH: usize = 120;
+
 /// What a run has measured.
 #[derive(Debug)]
 pub struct Measured {
@@ -116,10 +120,10 @@ impl Measured {
         self.outcome.sent.records() as f64 / self.outcome.sending.as_secs_f64().max(1e-3)
     }
 
-    /// By which share the pipeline's memory grew from the first to the second half of that part.
+    /// By which share the pipeline's memory grew from the first to the second half of that part; nothing of a short one.
     pub fn memory_growth(&self) -> Option<f64> {
         let memory = self.memory_of(PIPELINE);
-        (memory.len() >= 4).then(|| growth_between_halves(&memory))
+        (memory.len() >= SAMPLES_FOR_GROWTH).then(|| growth_between_halves(&memory))
     }
 
     fn memory_of(&self, process: &str) -> Vec<f64> {

@@ -1,5 +1,6 @@
 //! What a person sees while it runs: a living line on a terminal, now and then a line in a log.
 
+use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use crate::canary::Arrival;
 use crate::statistics::quantile;
 use crate::timeline::Sample;
 
-/// In a log there is a line each so many samples.
-const SAMPLES_A_LINE: u64 = 15;
+/// In a log there is a line each so many seconds.
+const SECONDS_A_LINE: u64 = 15;
 
 /// Progress of one run.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
     seconds: u64,
+    /// The second of the last line in a log.
+    last_line: Cell<u64>,
 }
 
 impl Progress {
@@ -29,7 +32,7 @@ impl Progress {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar, seconds }
+        Self { bar, seconds, last_line: Cell::new(0) }
     }
 
     /// A sentence that stays.
@@ -49,7 +52,10 @@ impl Progress {
                 bar.set_position(seconds.min(self.seconds));
                 bar.set_message(line);
             }
-            None if seconds > 0 && seconds.is_multiple_of(SAMPLES_A_LINE) => say(&format!("{seconds:>5} s  {line}")),
+            None if seconds >= self.last_line.get() + SECONDS_A_LINE => {
+                self.last_line.set(seconds);
+                say(&format!("{seconds:>5} s  {line}"));
+            }
             None => {}
         }
     }

@@ -142,7 +142,7 @@ pub async fn run(
         GeneratorOptions { kafka: target.kafka.clone(), start, start_ms, canaries: Arc::clone(&book) },
         fleet,
         Timetable::new(run.curve.clone(), canary_rate),
-        Punctuality::new(plan.scenario.gates.slip_limit)?,
+        Punctuality::new(plan.scenario.warm_up(), plan.scenario.gates.slip_limit)?,
     )?;
     let usages_before = usages(&target.processes);
     let ended_early = run.watch_sending(&generator, &book, local.as_deref_mut()).await?;
@@ -310,10 +310,11 @@ impl Run<'_> {
     }
 
     async fn sample(&mut self, live: &Live, book: &CanaryBook) {
+        let status = self.pipelines.status().await;
+        // After the answer: what came meanwhile counts as lag, so that it is rather too large than too small.
         let sent = live.sent.load(Relaxed);
         let acknowledged = live.acknowledged.load(Relaxed).min(sent);
         let waiting = sent - acknowledged;
-        let status = self.pipelines.status().await;
         let at = self.start.elapsed().as_secs_f64();
         let rate = self.curve.rate_at(at).max(1.0);
         let has_answered = status.is_ok();

@@ -116,13 +116,15 @@ impl Timetable {
     }
 }
 
-/// How well the schedule was kept. An event that is sent later than `limit` after its time has slipped.
+/// How well the schedule was kept. An event that is sent later than `limit` after its time has slipped. What was due
+/// during the warm-up is only counted as sent.
 #[derive(Debug, Clone)]
 pub struct Punctuality {
+    warm_up: Duration,
     limit: Duration,
     /// Events sent.
     pub sent: u64,
-    /// Of these, slipped.
+    /// Of those due after the warm-up, slipped.
     pub slipped: u64,
     /// The largest delay.
     pub worst: Duration,
@@ -134,15 +136,18 @@ pub struct Punctuality {
 
 impl Punctuality {
     /// Nothing sent yet.
-    pub fn new(limit: Duration) -> anyhow::Result<Self> {
+    pub fn new(warm_up: Duration, limit: Duration) -> anyhow::Result<Self> {
         let delays = Histogram::new_with_bounds(1, LARGEST_SLIP_US, 2)?;
-        Ok(Self { limit, sent: 0, slipped: 0, worst: Duration::ZERO, never_sent: 0, delays })
+        Ok(Self { warm_up, limit, sent: 0, slipped: 0, worst: Duration::ZERO, never_sent: 0, delays })
     }
 
     /// An event was sent.
     pub fn sent(&mut self, due: Duration, at: Duration) {
-        let delay = at.saturating_sub(due);
         self.sent += 1;
+        if due < self.warm_up {
+            return;
+        }
+        let delay = at.saturating_sub(due);
         self.slipped += u64::from(delay > self.limit);
         self.worst = self.worst.max(delay);
         self.delays.saturating_record(delay.as_micros() as u64);
@@ -150,7 +155,7 @@ impl Punctuality {
 
     /// Share of the events that slipped.
     pub fn slipped_share(&self) -> f64 {
-        self.slipped as f64 / self.sent.max(1) as f64
+        self.slipped as f64 / self.delays.len().max(1) as f64
     }
 
     /// The delay that so many percent of the events stayed below.
@@ -161,11 +166,12 @@ impl Punctuality {
 
 /// What the loop calls.
 pub trait Sink {
-    /// Sends an event that was due at `due`. May block: what comes after it then slips, which is counted.
+    /// Sends an event that was due at `due`, at the latest before the next call of [`Sink::between_batches`] returns. May
+    /// block: what comes after it then slips, which is counted.
     fn send(&mut self, stream: Stream, due: Duration) -> anyhow::Result<()>;
 
     /// Called between batches; `true` ends the run early.
-    fn between_batches(&mut self, punctuality: &Punctuality) -> bool;
+    fn between_batches(&mut self, punctuality: &Punctuality) -> anyhow::Result<bool>;
 }
 
 /// Sends everything on schedule.
@@ -183,7 +189,7 @@ pub fn run_open_loop(
             until_look = EVENTS_A_LOOK;
         }
         if due > now {
-            if sink.between_batches(&punctuality) {
+            if sink.between_batches(&punctuality)? {
                 punctuality.never_sent = timetable.load.events - timetable.load.done;
                 return Ok(punctuality);
             }
@@ -191,7 +197,7 @@ pub fn run_open_loop(
             continue;
         }
         // Behind schedule there is never a pause between batches, and it must still be possible to end.
-        if until_look == EVENTS_A_LOOK && now.saturating_sub(due) > TICK * 20 && sink.between_batches(&punctuality) {
+        if until_look == EVENTS_A_LOOK && now.saturating_sub(due) > TICK * 20 && sink.between_batches(&punctuality)? {
             punctuality.never_sent = timetable.load.events - timetable.load.done;
             return Ok(punctuality);
         }
@@ -200,7 +206,7 @@ pub fn run_open_loop(
         until_look -= 1;
         punctuality.sent(due, now);
     }
-    sink.between_batches(&punctuality);
+    sink.between_batches(&punctuality)?;
     Ok(punctuality)
 }
 
@@ -256,14 +262,25 @@ mod tests {
             Ok(())
         }
 
-        fn between_batches(&mut self, _: &Punctuality) -> bool {
-            self.clock.elapsed() >= self.stop_at
+        fn between_batches(&mut self, _: &Punctuality) -> anyhow::Result<bool> {
+            Ok(self.clock.elapsed() >= self.stop_at)
         }
     }
 
     fn run(clock: &FakeClock, rate: f64, seconds: f64, canaries: f64, sink: &mut FakeSink) -> Punctuality {
+        run_with_warm_up(Duration::ZERO, clock, rate, seconds, canaries, sink)
+    }
+
+    fn run_with_warm_up(
+        warm_up: Duration,
+        clock: &FakeClock,
+        rate: f64,
+        seconds: f64,
+        canaries: f64,
+        sink: &mut FakeSink,
+    ) -> Punctuality {
         let timetable = Timetable::new(RateCurve::constant(rate, seconds), canaries);
-        let punctuality = Punctuality::new(Duration::from_millis(20)).unwrap();
+        let punctuality = Punctuality::new(warm_up, Duration::from_millis(20)).unwrap();
         run_open_loop(clock, timetable, punctuality, sink).unwrap()
     }
 
@@ -291,6 +308,18 @@ mod tests {
         assert!(punctuality.delay_at(50.0) <= 2 * TICK);
         // And their intended times do not move.
         assert_eq!(sink.sent[600].1, Duration::from_millis(600));
+    }
+
+    #[test]
+    fn the_warm_up_is_sent_and_not_judged() {
+        let clock = FakeClock::default();
+        let mut sink = FakeSink::new(&clock);
+        sink.stall = Some((500, Duration::from_millis(300)));
+        let punctuality = run_with_warm_up(Duration::from_millis(700), &clock, 1_000.0, 2.0, 0.0, &mut sink);
+        // Those of the last hundred milliseconds of the stall, but for its last 20 ms.
+        assert_eq!(punctuality.sent, 2_000);
+        assert!((70..=100).contains(&punctuality.slipped), "{}", punctuality.slipped);
+        assert!((punctuality.slipped_share() - punctuality.slipped as f64 / 1_300.0).abs() < 1e-9);
     }
 
     #[test]

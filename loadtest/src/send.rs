@@ -12,7 +12,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::canary::CanaryBook;
-use crate::fleet::{Fleet, Record, Sent};
+use crate::fleet::{Fleet, Sent};
 use crate::schedule::{Clock as _, Punctuality, Sink, Stream, Timetable, WallClock, run_open_loop};
 use crate::shape::RateCurve;
 use crate::signal::Label;
@@ -22,10 +22,14 @@ use crate::topic_producer::TopicProducer;
 /// How long the last records may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// Records are handed over in batches of at most so many: a fraction of a millisecond's worth.
+const LARGEST_BATCH: usize = 256;
+
 /// How long one wait for room in the producer's queue lasts.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(2);
 
-/// How often delivery reports are looked at, of which there are only failures, and how many records wait.
+/// How often delivery reports are looked at, of which there are only failures, and it is written down how many records
+/// wait.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the generator tells while it works.
@@ -190,18 +194,24 @@ impl Sink for Sender {
                 record
             }
         };
-        self.queue.put(&record)
+        if self.queue.producer.add(&record) < LARGEST_BATCH {
+            return Ok(());
+        }
+        self.queue.hand_over()
     }
 
-    fn between_batches(&mut self, punctuality: &Punctuality) -> bool {
+    fn between_batches(&mut self, punctuality: &Punctuality) -> anyhow::Result<bool> {
+        self.queue.hand_over()?;
         let live = &self.queue.live;
         live.slipped.store(punctuality.slipped, Relaxed);
         live.worst_us.store(punctuality.worst.as_micros() as u64, Relaxed);
         let is_to_stop = live.stop.load(Relaxed);
         if self.queue.last_look.elapsed() > LOOK_INTERVAL {
             self.queue.look();
+        } else {
+            self.queue.tell();
         }
-        is_to_stop
+        Ok(is_to_stop)
     }
 }
 
@@ -218,32 +228,42 @@ impl Sender {
 }
 
 impl Queue {
-    /// Hands a record over. Blocks while the queue is full: what comes after it then slips.
-    #[inline]
-    fn put(&mut self, record: &Record<'_>) -> anyhow::Result<()> {
-        while let Err(code) = self.producer.send(record) {
-            if code != RDKafkaErrorCode::QueueFull {
-                return Err(anyhow!("cannot hand a record to the producer: {code}"));
-            }
-            if self.live.stop.load(Relaxed) {
-                bail!("Kafka takes nothing any more, and the run was ended: the producer's queue is full");
-            }
-            self.producer.poll(WAIT_FOR_ROOM);
-            if self.last_look.elapsed() > LOOK_INTERVAL {
-                self.look();
+    /// Hands over what is due. Blocks while the queue is full: what comes after it then slips.
+    fn hand_over(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.producer.hand_over() {
+                Ok(0) => return Ok(()),
+                Ok(records) => self.handed_over += records as u64,
+                Err(RDKafkaErrorCode::QueueFull) => self.wait_for_room()?,
+                Err(code) => return Err(anyhow!("cannot hand a record to the producer: {code}")),
             }
         }
-        self.handed_over += 1;
+    }
+
+    fn wait_for_room(&mut self) -> anyhow::Result<()> {
+        if self.live.stop.load(Relaxed) {
+            bail!("Kafka takes nothing any more, and the run was ended: the producer's queue is full");
+        }
+        self.producer.poll(WAIT_FOR_ROOM);
+        if self.last_look.elapsed() > LOOK_INTERVAL {
+            self.look();
+        }
         Ok(())
     }
 
-    /// Looks at what waits, and at what has failed.
-    fn look(&mut self) {
-        self.producer.poll(Duration::ZERO);
-        let records = self.producer.waiting();
+    /// Tells how far everything is; how many records wait.
+    fn tell(&self) -> u64 {
+        let waiting = self.producer.waiting();
         let failed = self.live.failed.load(Relaxed);
         self.live.sent.store(self.handed_over, Relaxed);
-        self.live.acknowledged.store(self.handed_over.saturating_sub(records + failed), Relaxed);
+        self.live.acknowledged.store(self.handed_over.saturating_sub(waiting + failed), Relaxed);
+        waiting
+    }
+
+    /// Looks at what has failed, and writes down what waits.
+    fn look(&mut self) {
+        self.producer.poll(Duration::ZERO);
+        let records = self.tell();
         self.waiting.push(Waiting { at: self.start.elapsed().as_secs_f64(), records });
         self.last_look = Instant::now();
     }

@@ -9,6 +9,9 @@ use crate::canary::Arrival;
 use crate::process::{Network, Usage};
 use crate::statistics::{largest, quantile};
 
+/// A rate over less than this, seconds, tells nothing: the last sample may follow at once upon the one before.
+const SHORTEST_STEP: f64 = 0.4;
+
 /// What was seen at a moment.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
@@ -110,9 +113,14 @@ pub fn columns(
     rate_at: impl Fn(f64) -> f64,
 ) -> Columns {
     let mut columns = Columns::default();
-    for pair in samples.windows(2) {
-        let (before, now) = (&pair[0], &pair[1]);
-        let seconds = (now.at - before.at).max(1e-3);
+    let Some((mut before, others)) = samples.split_first() else {
+        return columns;
+    };
+    for now in others {
+        let seconds = now.at - before.at;
+        if seconds < SHORTEST_STEP {
+            continue;
+        }
         columns.at.push((now.at * 10.0).round() / 10.0);
         columns.rate_intended.push(rate_at(f64::midpoint(before.at, now.at)).round());
         columns.rate_sent.push((now.sent.saturating_sub(before.sent) as f64 / seconds).round());
@@ -143,6 +151,7 @@ pub fn columns(
         for (name, mib) in network {
             columns.network_mib_per_second.entry(name.to_owned()).or_default().push(rounded(mib / seconds));
         }
+        before = now;
     }
     columns
 }
@@ -171,12 +180,14 @@ mod tests {
             Arrival { intended_ms: 12_000, latency_us: 900_000 },
         ];
         let latencies = latency_by_second(&arrivals, 10_000);
-        let samples = [sample(0.0, 0, 0, 1.0), sample(1.0, 100, 80, 1.5), sample(3.0, 300, 290, 3.5)];
+        let samples =
+            [sample(0.0, 0, 0, 1.0), sample(1.0, 100, 80, 1.5), sample(3.0, 300, 290, 3.5), sample(3.1, 300, 300, 3.9)];
         let columns = columns(&samples, &latencies, |_| 100.0);
         assert_eq!((columns.rate_sent, columns.rate_taken_in), (vec![100.0, 100.0], vec![80.0, 105.0]));
         assert_eq!(columns.cpu_cores["kappa"], [0.5, 1.0]);
         assert_eq!(columns.latency_p50_ms, [Some(500.0), None]);
         assert_eq!(columns.latency_max_ms, [Some(700.0), None]);
         assert_eq!(within(&samples, 0.5..2.0).len(), 1);
+        assert!(super::columns(&[], &latencies, |_| 100.0).at.is_empty());
     }
 }
