@@ -76,6 +76,22 @@ class Stack:
             return answer.read().decode().strip()
 
 
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds of each server, with its children."""
+        seconds: dict[str, float] = {}
+        parents: dict[int, tuple[int, float]] = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # ended meanwhile
+            parents[int(process.name)] = (int(fields[1]), (int(fields[11]) + int(fields[12])) / CLOCK_TICKS)
+        for pid_file in (self.directory / "run").glob("*.pid"):
+            server = json.loads(pid_file.read_text())["pid"]
+            seconds[pid_file.stem] = sum(used for pid, (parent, used) in parents.items() if server in (pid, parent))
+        return seconds
+
+
 @dataclass
 class Usage:
     """CPU seconds by thread name, and the largest resident memory in MiB."""

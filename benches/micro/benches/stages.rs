@@ -22,7 +22,7 @@ use kappa_core::record::LogBatch;
 use kappa_core::rows::WindowRow;
 use kappa_core::windows::{SeriesTable, WindowSettings, Windows};
 use kappa_micro::{SENSOR_READING, START_MS, Shape};
-use kappa_pipeline::archive::{EncoderLane, SegmentEncoder, SegmentFooter, SegmentFormat};
+use kappa_pipeline::archive::{EncoderLane, SegmentEncoder, SegmentFile, SegmentFooter, SegmentFormat};
 use kappa_pipeline::hot_store::row_binary;
 use kappa_pipeline::memory::MemoryBudget;
 
@@ -250,12 +250,12 @@ fn archive(criterion: &mut Criterion) {
         reader_schema: String::new(),
     };
     let encode = || {
-        let mut encoder = SegmentEncoder::new(&format, EncoderLane::Inline, &budget);
+        let mut encoder = SegmentEncoder::new(SegmentFile::new(format.clone()), EncoderLane::Inline, &budget);
         futures::executor::block_on(async {
             for batch in &batches {
                 encoder.write(batch.clone()).await;
             }
-            encoder.finish(&footer).await.unwrap().0
+            encoder.finish(footer.key_values()).await.unwrap().0
         })
     };
     println!("archive: {:.1} bytes a row", encode().len() as f64 / RECORDS as f64);

@@ -1,5 +1,6 @@
 //! Why a record was refused: a closed list of reasons, each with a sentence for the person who has to act.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -78,12 +79,12 @@ impl Reason {
     }
 
     /// The stable snake_case name.
-    pub fn name(&self) -> String {
+    pub fn name(&self) -> Cow<'static, str> {
         if let Self::Contract(rule) = self {
-            return format!("{CONTRACT}{rule}");
+            return format!("{CONTRACT}{rule}").into();
         }
         let named = NAMED.iter().find(|(reason, _)| reason == self);
-        named.map_or_else(String::new, |(_, name)| (*name).to_owned())
+        named.map_or(Cow::Borrowed(""), |(_, name)| Cow::Borrowed(name))
     }
 
     /// All names that are fixed: those of contract rules come on top.

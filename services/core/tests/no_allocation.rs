@@ -122,7 +122,7 @@ fn an_event_costs_no_allocation() {
     process(&mut state, measured);
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     let events = measured.len() * PER_BATCH as usize;
-    assert_eq!((state.segment_rows(), state.segment_rejects().len()), (batches.len() as u64 * PER_BATCH as u64, 0));
+    assert_eq!((state.segment_rows(), state.waiting_rejects().len()), (batches.len() as u64 * PER_BATCH as u64, 0));
     // Each batch that is handed to the archive takes some for its columns, however many rows it has.
     let batches = events / ROWS_PER_BATCH + 1;
     assert!(allocations < 150 * batches, "{allocations} allocations for {events} events");

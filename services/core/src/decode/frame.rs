@@ -132,7 +132,7 @@ mod tests {
         let record = batch.get(0);
         match unframe(record.value, record.headers) {
             Ok((reference, body)) => Ok((reference, body.to_vec())),
-            Err(reject) => Err(reject.reason.name()),
+            Err(reject) => Err(reject.reason.name().into_owned()),
         }
     }
 

@@ -448,7 +448,14 @@ impl PartitionState {
 
     #[inline]
     fn enough_rows_wait(&self) -> bool {
-        self.columns.rows() >= self.settings.rows_per_batch || self.columns.grown() >= self.settings.bytes_per_batch
+        let rejects = &self.segment.rejects;
+        self.columns.rows().max(rejects.len()) >= self.settings.rows_per_batch
+            || self.columns.grown().max(rejects.bytes()) >= self.settings.bytes_per_batch
+    }
+
+    /// The records rejected since the last call, for the dead letters of the open segment.
+    pub fn take_rejects(&mut self) -> RejectedRecords {
+        std::mem::take(&mut self.segment.rejects)
     }
 
     /// Whether the open segment holds a decision that is not a function of the log alone: the registry did not know a
@@ -546,8 +553,8 @@ impl PartitionState {
         self.segment.rows
     }
 
-    /// Rejected records of the open segment.
-    pub fn segment_rejects(&self) -> &RejectedRecords {
+    /// Rejected records of the open segment that wait for [`Self::take_rejects`].
+    pub fn waiting_rejects(&self) -> &RejectedRecords {
         &self.segment.rejects
     }
 

@@ -19,6 +19,7 @@ pub(super) struct OpenSegment {
     pub(super) rows: u64,
     pub(super) digest: LogDigest,
     pub(super) rejected_offsets: RejectedOffsets,
+    /// Not yet taken.
     pub(super) rejects: RejectedRecords,
     /// Holds a fresh decision of the registry's, see [`super::unknown_schemas`].
     pub(super) is_undecided: bool,
@@ -57,7 +58,7 @@ pub struct SegmentCut {
     pub digest: String,
     /// The rejected offsets, for the footer.
     pub rejected_offsets: RejectedOffsets,
-    /// The rejected records, for the dead letters.
+    /// Rejected records that were not taken before, for the dead letters.
     pub rejects: RejectedRecords,
     /// Whether later rows must wait until this segment's footer is durable.
     pub is_undecided: bool,
@@ -129,6 +130,12 @@ impl RejectedRecords {
     /// Whether nothing was rejected.
     pub fn is_empty(&self) -> bool {
         self.causes.is_empty()
+    }
+
+    /// Bytes of the records.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.records.byte_len()
     }
 
     /// Bytes held, for the memory budget.

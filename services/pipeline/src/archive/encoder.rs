@@ -1,4 +1,4 @@
-//! Encoding a segment as Parquet, off the record path: it is the largest cost of an event.
+//! Encoding a segment and its dead letters as Parquet, off the record path: it is the largest cost of an event.
 //!
 //! An [`EncoderLane`] is a thread that encodes the batches it is sent, in order. Its queue is short: a partition whose
 //! lane is behind waits, and backpressure travels up to ingest. In tests the lane may be inline.
@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use tokio::sync::{mpsc, oneshot};
 
-use super::footer::SegmentFooter;
-use super::segment_file::{SegmentFile, SegmentFormat};
+use super::segment_file::SegmentFile;
 use crate::memory::{MemoryBudget, Reservation};
 use crate::ops::metrics::STAGE_DURATION;
 
@@ -23,7 +22,7 @@ const QUEUE: usize = 4;
 
 /// A batch could not be encoded: a defect of the program, never of the data.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot encode the segment as Parquet: {0}")]
+#[error("cannot encode as Parquet: {0}")]
 pub struct EncodeError(String);
 
 impl From<ParquetError> for EncodeError {
@@ -80,39 +79,50 @@ impl EncoderLane {
     }
 }
 
-/// One segment on its way to becoming a file.
+/// A Parquet file that is written part by part.
+pub trait GrowingFile: Send + 'static {
+    /// What is appended to it.
+    type Part: Send + 'static;
+
+    /// Appends a part.
+    fn write(&mut self, part: &Self::Part) -> Result<(), ParquetError>;
+
+    /// Bytes that the file holds in memory, encoded or half-encoded.
+    fn memory(&self) -> usize;
+
+    /// Writes the footer and gives the file.
+    fn finish(self, key_values: Vec<KeyValue>) -> Result<Vec<u8>, ParquetError>;
+
+    /// Bytes that a part holds.
+    fn memory_of(part: &Self::Part) -> usize;
+}
+
+/// The archive object of a segment on its way.
+pub type SegmentEncoder = Encoder<SegmentFile>;
+
+/// A file on its way, on a lane.
 #[derive(Debug)]
-pub struct SegmentEncoder {
+pub struct Encoder<F> {
     lane: EncoderLane,
-    file: Arc<Mutex<FileState>>,
+    file: Arc<Mutex<FileState<F>>>,
     /// Bytes that the file holds in memory, encoded or half-encoded.
     held: Arc<AtomicUsize>,
-    /// Bytes of rows that wait for the lane.
+    /// Bytes of parts that wait for the lane.
     waiting: Arc<AtomicUsize>,
     reservation: Reservation,
 }
 
 /// What a lane works on.
-enum FileState {
-    Writing(Box<SegmentFile>),
+#[derive(Debug)]
+enum FileState<F> {
+    Writing(Box<F>),
     Failed(EncodeError),
     Finished,
 }
 
-impl fmt::Debug for FileState {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Writing(file) => formatter.debug_tuple("Writing").field(&file.memory()).finish(),
-            Self::Failed(error) => formatter.debug_tuple("Failed").field(error).finish(),
-            Self::Finished => formatter.write_str("Finished"),
-        }
-    }
-}
-
-impl SegmentEncoder {
-    /// An empty segment.
-    pub fn new(format: &SegmentFormat, lane: EncoderLane, budget: &Arc<MemoryBudget>) -> Self {
-        let file = SegmentFile::new(format.clone());
+impl<F: GrowingFile> Encoder<F> {
+    /// An empty file.
+    pub fn new(file: F, lane: EncoderLane, budget: &Arc<MemoryBudget>) -> Self {
         Self {
             lane,
             file: Arc::new(Mutex::new(FileState::Writing(Box::new(file)))),
@@ -122,9 +132,9 @@ impl SegmentEncoder {
         }
     }
 
-    /// Appends rows; waits while the lane is behind.
-    pub async fn write(&mut self, rows: RecordBatch) {
-        let bytes = rows.get_array_memory_size();
+    /// Appends a part; waits while the lane is behind.
+    pub async fn write(&mut self, part: F::Part) {
+        let bytes = F::memory_of(&part);
         let reservation = self.reservation.sibling(bytes);
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let (file, held, waiting) = (Arc::clone(&self.file), Arc::clone(&self.held), Arc::clone(&self.waiting));
@@ -132,13 +142,13 @@ impl SegmentEncoder {
             let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
             if let FileState::Writing(file) = &mut *state {
                 let started = Instant::now();
-                match file.write(&rows) {
+                match file.write(&part) {
                     Ok(()) => held.store(file.memory(), Ordering::Relaxed),
                     Err(error) => *state = FileState::Failed(error.into()),
                 }
                 metrics::histogram!(STAGE_DURATION, "stage" => "encode").record(started.elapsed());
             }
-            drop(rows);
+            drop(part);
             drop(reservation);
             waiting.fetch_sub(bytes, Ordering::Relaxed);
         };
@@ -146,20 +156,20 @@ impl SegmentEncoder {
         self.reservation.resize(self.held.load(Ordering::Relaxed));
     }
 
-    /// Bytes so far: no less than what the file will have, as rows that are not encoded yet count in full.
+    /// Bytes so far: no less than what the file will have, as parts that are not encoded yet count in full.
     pub fn size(&self) -> usize {
         self.held.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
     }
 
     /// Writes the footer and gives the file, with the share of memory that it holds.
-    pub async fn finish(self, footer: &SegmentFooter) -> Result<(Bytes, Reservation), EncodeError> {
-        let (file, key_values) = (self.file, footer.key_values());
+    pub async fn finish(self, key_values: Vec<KeyValue>) -> Result<(Bytes, Reservation), EncodeError> {
+        let file = self.file;
         let job = move || {
             let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
             match std::mem::replace(&mut *state, FileState::Finished) {
                 FileState::Writing(file) => file.finish(key_values).map_err(EncodeError::from),
                 FileState::Failed(error) => Err(error),
-                FileState::Finished => Err(EncodeError("the segment was finished twice".to_owned())),
+                FileState::Finished => Err(EncodeError("the file was finished twice".to_owned())),
             }
         };
         let finished = self.lane.compute(job).await;

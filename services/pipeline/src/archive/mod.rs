@@ -7,7 +7,7 @@ mod hybrid;
 mod keys;
 mod segment_file;
 
-pub use encoder::{EncodeError, EncoderLane, SegmentEncoder};
+pub use encoder::{EncodeError, Encoder, EncoderLane, GrowingFile, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer, read_metadata};
 pub use keys::{segment_key, snapshot_key, snapshot_prefix, start_key};
-pub use segment_file::SegmentFormat;
+pub use segment_file::{SegmentFile, SegmentFormat};

@@ -1,5 +1,6 @@
 //! A Parquet file in memory: row groups of column chunks, each column by the writer that is best for it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -16,6 +17,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::dictionary_column::DictionaryColumn;
+use super::encoder::GrowingFile;
 
 /// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -101,7 +103,7 @@ fn is_dictionary_of_strings(field: &Field) -> bool {
 }
 
 /// One file under construction.
-pub(super) struct SegmentFile {
+pub struct SegmentFile {
     format: SegmentFormat,
     /// `None` until the first rows show how to encode them best.
     output: Option<Output>,
@@ -164,12 +166,23 @@ impl Output {
 }
 
 impl SegmentFile {
-    pub(super) fn new(format: SegmentFormat) -> Self {
+    /// Without any row.
+    pub fn new(format: SegmentFormat) -> Self {
         Self { format, output: None, open: None }
     }
 
-    /// Appends rows.
-    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+    fn end_row_group(&mut self) -> Result<()> {
+        match (&mut self.output, self.open.take()) {
+            (Some(output), Some(open)) => output.append_row_group(open),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl GrowingFile for SegmentFile {
+    type Part = RecordBatch;
+
+    fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         if self.open.as_ref().is_some_and(|open| open.rows + rows.num_rows() > ROW_GROUP_ROWS) {
             self.end_row_group()?;
         }
@@ -186,22 +199,13 @@ impl SegmentFile {
         Ok(())
     }
 
-    fn end_row_group(&mut self) -> Result<()> {
-        match (&mut self.output, self.open.take()) {
-            (Some(output), Some(open)) => output.append_row_group(open),
-            _ => Ok(()),
-        }
-    }
-
-    /// Bytes that the file holds in memory, encoded or half-encoded.
-    pub(super) fn memory(&self) -> usize {
+    fn memory(&self) -> usize {
         let written = self.output.as_ref().map_or(0, |output| output.file.bytes_written());
         let open = self.open.iter().flat_map(|open| &open.columns);
         written + open.map(ColumnWriter::memory).sum::<usize>()
     }
 
-    /// Writes the footer and gives the file.
-    pub(super) fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {
+    fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {
         self.end_row_group()?;
         let output = match self.output {
             Some(output) => output,
@@ -212,6 +216,10 @@ impl SegmentFile {
             file.append_key_value_metadata(pair);
         }
         file.into_inner()
+    }
+
+    fn memory_of(rows: &RecordBatch) -> usize {
+        rows.get_array_memory_size()
     }
 }
 
@@ -249,6 +257,12 @@ impl ColumnWriter {
             Self::Arrow(writer) => writer.memory_size(),
             Self::Dictionary(column) => column.memory(),
         }
+    }
+}
+
+impl fmt::Debug for SegmentFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SegmentFile").field("memory", &self.memory()).finish_non_exhaustive()
     }
 }
 

@@ -277,7 +277,7 @@ impl Config {
                 topic: "sensor-readings".to_owned(),
                 group: "kappa".to_owned(),
                 start: StartPolicy::Earliest,
-                fetcher: FetcherChoice::Librdkafka,
+                fetcher: FetcherChoice::Auto,
                 properties: BTreeMap::new(),
             },
             registry: RegistryConfig {

@@ -1,11 +1,11 @@
 //! The dead letters of a segment: each rejected record whole, with why, in one Parquet object.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder};
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use bytes::Bytes;
 use kappa_core::archive::{HeadersBuilder, headers_type};
 use kappa_core::partition::RejectedRecords;
 use parquet::arrow::ArrowWriter;
@@ -14,6 +14,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+
+use crate::archive::{Encoder, GrowingFile};
 
 /// Columns of a dead-letter object.
 pub fn dead_letter_schema() -> SchemaRef {
@@ -36,33 +38,66 @@ pub fn dead_letter_schema() -> SchemaRef {
 /// Name of the header that a redrive puts on a record: how often it was redriven.
 pub const ATTEMPT_HEADER: &str = "kappa.redrive.attempt";
 
-/// The rejected records of one segment as a Parquet file.
-pub fn encode(
-    topic: &str,
+/// The dead letters of a segment on their way.
+pub type DeadLetterEncoder = Encoder<DeadLetterFile>;
+
+/// The rejected records of one segment on their way to becoming a Parquet file.
+#[derive(Debug)]
+pub struct DeadLetterFile {
+    writer: ArrowWriter<Vec<u8>>,
+    schema: SchemaRef,
+    topic: String,
     partition: i32,
-    segment: std::ops::Range<i64>,
-    rejects: &RejectedRecords,
-) -> Result<Bytes, ParquetError> {
-    let schema = dead_letter_schema();
+}
+
+impl DeadLetterFile {
+    /// Without any record.
+    pub fn new(topic: &str, partition: i32) -> Result<Self, ParquetError> {
+        let schema = dead_letter_schema();
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(writer_properties()?))?;
+        Ok(Self { writer, schema, topic: topic.to_owned(), partition })
+    }
+}
+
+impl GrowingFile for DeadLetterFile {
+    type Part = RejectedRecords;
+
+    fn write(&mut self, rejects: &RejectedRecords) -> Result<(), ParquetError> {
+        self.writer.write(&to_batch(&self.schema, &self.topic, self.partition, rejects)?)
+    }
+
+    fn memory(&self) -> usize {
+        self.writer.bytes_written() + self.writer.memory_size()
+    }
+
+    fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>, ParquetError> {
+        for pair in key_values {
+            self.writer.append_key_value_metadata(pair);
+        }
+        self.writer.into_inner()
+    }
+
+    fn memory_of(rejects: &RejectedRecords) -> usize {
+        rejects.memory()
+    }
+}
+
+/// What the file says of the segment that its records are of.
+pub fn key_values(topic: &str, partition: i32, segment: Range<i64>) -> Vec<KeyValue> {
     let positions = [("topic", topic.to_owned()), ("partition", partition.to_string())];
     let range = [("start_offset", segment.start.to_string()), ("end_offset", segment.end.to_string())];
-    let pairs = positions.into_iter().chain(range).map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value));
-    let properties = writer_properties(pairs.collect())?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
-    writer.write(&to_batch(&schema, topic, partition, rejects)?)?;
-    Ok(Bytes::from(writer.into_inner()?))
+    positions.into_iter().chain(range).map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value)).collect()
 }
 
 /// Columns whose values repeat; looking for the value of the others in a dictionary would be in vain.
 const REPEATING: [&str; 5] = ["topic", "partition", "schema_id", "reason", "attempt"];
 
-fn writer_properties(key_values: Vec<KeyValue>) -> Result<WriterProperties, ParquetError> {
+fn writer_properties() -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_dictionary_enabled(false)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_key_value_metadata(Some(key_values));
+        .set_statistics_enabled(EnabledStatistics::Chunk);
     for name in REPEATING {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), true);
     }

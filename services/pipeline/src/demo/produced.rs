@@ -155,7 +155,7 @@ impl Produced {
     pub fn counts(&self) -> ProducedCounts {
         let mut invalid = BTreeMap::new();
         for (flaw, count) in Flaw::ALL.into_iter().zip(&self.flawed) {
-            *invalid.entry(flaw.reason().name()).or_default() += count.load(Relaxed);
+            *invalid.entry(flaw.reason().name().into_owned()).or_default() += count.load(Relaxed);
         }
         ProducedCounts {
             on_time: self.on_time.load(Relaxed),

@@ -48,7 +48,7 @@ impl RejectSample {
     /// In short.
     pub fn of(partition: i32, record: &LogRecord<'_>, reject: &Reject, schema_id: Option<i32>) -> Self {
         Self {
-            reason: reject.reason.name(),
+            reason: reject.reason.name().into_owned(),
             detail: reject.detail.chars().take(KEPT_DETAIL).collect(),
             partition,
             offset: record.offset,

@@ -135,7 +135,7 @@ impl Observer {
         for (reason, (count, last)) in by_reason {
             let (record, cause) = rejects.get(last);
             self.board.show_reject(RejectSample::of(self.partition, &record, &cause.reject, cause.schema_id));
-            let reason = reason.name();
+            let reason = reason.name().into_owned();
             self.board.totals().add_dead_letters(&reason, count);
             self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += count);
         }
@@ -176,7 +176,7 @@ pub(crate) fn seal_span(topic: &str, partition: i32, segment: Range<i64>) -> Spa
 
 pub(super) fn log_cut(topic: &str, partition: i32, cut: &SegmentCut, because: &'static str) {
     let SegmentCut { start, end, rows, .. } = cut;
-    let rejects = cut.rejects.len();
+    let rejects = cut.rejected_offsets.count();
     tracing::debug!(topic, partition, offset = start, end, rows, rejects, because, "segment cut");
 }
 

@@ -13,7 +13,7 @@ use super::fail_point::{self, FailPoint};
 use super::restore::{StoppedLoudly, existing_segment, snapshots_of};
 use super::seams::{GroupOffsets, HotRows, HotStore, WallClock};
 use crate::archive::{SegmentEncoder, SegmentFooter, segment_key};
-use crate::dead_letters;
+use crate::dead_letters::{self, DeadLetterEncoder};
 use crate::memory::Reservation;
 use crate::ops::metrics::SEAL_DURATION;
 use crate::storage::{self, Created};
@@ -24,6 +24,8 @@ pub(super) struct SegmentToSeal {
     pub(super) cut: SegmentCut,
     /// The rows on their way to a file; `None` for an adopted segment, whose file exists.
     pub(super) encoder: Option<SegmentEncoder>,
+    /// The rejected records on their way to a file; `None` where nothing was rejected.
+    pub(super) dead_letters: Option<DeadLetterEncoder>,
     /// Rows that were written provisionally before the cut: all of them must be acknowledged too.
     pub(super) emitted_before: Acknowledgements,
     /// The memory that the cut holds.
@@ -81,7 +83,7 @@ pub(super) struct Archiver<R, H, C, G> {
 impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     /// Steps 1 and 2. They run ahead of the others: a hot store that is away must not stop the archive.
     pub(super) async fn archive(&self, segment: SegmentToSeal) -> Result<ArchivedSegment, SealReport> {
-        let SegmentToSeal { mut cut, encoder, emitted_before, reservation, span } = segment;
+        let SegmentToSeal { cut, encoder, dead_letters, emitted_before, reservation, span } = segment;
         fail_point::pass(FailPoint::Cut);
         let started = Instant::now();
         if let Some(encoder) = encoder {
@@ -92,8 +94,10 @@ impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
         }
         fail_point::pass(FailPoint::Archived);
         let started = took("archive", started);
-        let created = self.create_dead_letters(&mut cut).instrument(info_span!(parent: &span, "dead_letters"));
-        created.await.map_err(SealReport::Stopped)?;
+        if let Some(encoder) = dead_letters {
+            let created = self.create_dead_letters(&cut, encoder).instrument(info_span!(parent: &span, "dead_letters"));
+            created.await.map_err(SealReport::Stopped)?;
+        }
         fail_point::pass(FailPoint::DeadLettersWritten);
         took("dead_letters", started);
         Ok(ArchivedSegment { cut, emitted_before, reservation, span })
@@ -103,7 +107,7 @@ impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     async fn create_archive_object(&self, cut: &SegmentCut, encoder: SegmentEncoder) -> Result<bool, StoppedLoudly> {
         let context = &self.context;
         let footer = footer_of(context, cut);
-        let (finished, is_same_topic) = tokio::join!(encoder.finish(&footer), self.check_topic());
+        let (finished, is_same_topic) = tokio::join!(encoder.finish(footer.key_values()), self.check_topic());
         is_same_topic?;
         let (file, _reservation) = finished.map_err(|error| StoppedLoudly::Internal(error.to_string()))?;
         let archive = &context.stores.archive;
@@ -135,18 +139,11 @@ impl<R, H, C, G: GroupOffsets> Archiver<R, H, C, G> {
     }
 
     /// Step 2. The object follows from the footer and the log, so whoever was first wrote the same records.
-    async fn create_dead_letters(&self, cut: &mut SegmentCut) -> Result<(), StoppedLoudly> {
-        let rejects = std::mem::take(&mut cut.rejects);
-        if rejects.is_empty() {
-            return Ok(());
-        }
+    async fn create_dead_letters(&self, cut: &SegmentCut, encoder: DeadLetterEncoder) -> Result<(), StoppedLoudly> {
         let context = &self.context;
         let topic = &context.settings.topic;
-        let (owned_topic, partition, range) = (topic.clone(), context.partition, cut.start..cut.end);
-        let encoding = context.lane.compute(move || dead_letters::encode(&owned_topic, partition, range, &rejects));
-        let cannot = |why: String| StoppedLoudly::Internal(format!("cannot encode dead letters: {why}"));
-        let encoded = encoding.await.ok_or_else(|| cannot("the encoder thread is gone".to_owned()))?;
-        let file = encoded.map_err(|error| cannot(error.to_string()))?;
+        let finished = encoder.finish(dead_letters::key_values(topic, context.partition, cut.start..cut.end)).await;
+        let (file, _reservation) = finished.map_err(|error| StoppedLoudly::Internal(error.to_string()))?;
         let root = &context.stores.dead_letters;
         let key = segment_key(&root.prefix, topic, context.partition, cut.start, cut.first_timestamp_ms);
         storage::create(root, &key, file, &context.observer).await;

@@ -8,7 +8,7 @@ mod sealing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kappa_core::partition::{PartitionState, Progress};
+use kappa_core::partition::{PartitionState, Progress, RejectedRecords};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
@@ -20,7 +20,8 @@ use super::observer::{Sighting, log_cut, seal_span};
 use super::restore::{NotRestored, StoppedLoudly, restore};
 use super::seal::{SealReport, SegmentToSeal};
 use super::seams::{Delivery, HotRows, HotStore, PartitionLog, SchemaSource, WallClock};
-use crate::archive::{SegmentEncoder, SegmentFooter};
+use crate::archive::{SegmentEncoder, SegmentFile, SegmentFooter};
+use crate::dead_letters::{DeadLetterEncoder, DeadLetterFile};
 use crate::memory::Reservation;
 use crate::ops::metrics::RESTORE_DURATION;
 use crate::ops::status::PartitionState as Phase;
@@ -101,6 +102,8 @@ struct Worker<'a, R, H, C, L: PartitionLog> {
     state: PartitionState,
     /// Where decoded rows go; `None` until the segment has rows, and while an adopted segment is replayed.
     encoder: Option<SegmentEncoder>,
+    /// Where rejected records go; `None` until the segment has some.
+    dead_letters: Option<DeadLetterEncoder>,
     /// Whether the next segment may exist already: after a restore, until one is found that does not.
     next_may_exist: bool,
     /// The footer of the segment that is being replayed.
@@ -131,6 +134,7 @@ where
             sealing: SealQueue::start(context, log.group(), &state),
             emission: Emission::new(),
             encoder: None,
+            dead_letters: None,
             next_may_exist: true,
             adopting: None,
             in_hand: None,
@@ -195,6 +199,8 @@ where
                 Progress::Consumed => break,
                 Progress::RowsWait { index: next } => {
                     self.encode_rows().await?;
+                    let rejects = self.state.take_rejects();
+                    self.encode_rejects(rejects).await?;
                     self.cut_if_due().await?;
                     index = next;
                 }
@@ -219,13 +225,13 @@ where
     }
 
     fn process(&mut self, delivery: &Delivery, index: usize) -> Progress {
-        let (rows, rejects) = (self.state.segment_rows(), self.state.segment_rejects().len());
+        let (rows, rejects) = (self.state.segment_rows(), self.state.waiting_rejects().len());
         let started = Instant::now();
         let mut decoded = started;
         let progress = self.state.process_watched(&delivery.batch, index, || decoded = Instant::now());
         self.context.observer.processed(decoded - started, decoded.elapsed());
         self.context.observer.taken_in(self.state.segment_rows() - rows, self.state.position());
-        self.context.observer.rejected(self.state.segment_rejects(), rejects);
+        self.context.observer.rejected(self.state.waiting_rejects(), rejects);
         progress
     }
 
@@ -295,7 +301,8 @@ where
 
     fn segment_bytes(&self) -> usize {
         let encoded = self.encoder.as_ref().map_or(0, SegmentEncoder::size);
-        encoded + self.state.waiting_bytes() + self.state.segment_rejects().memory()
+        let dead_letters = self.dead_letters.as_ref().map_or(0, DeadLetterEncoder::size);
+        encoded + dead_letters + self.state.waiting_bytes() + self.state.waiting_rejects().memory()
     }
 
     fn note_memory(&mut self) {
@@ -316,17 +323,38 @@ where
         Ok(())
     }
 
+    /// Hands rejected records to the encoder. Also those of an adopted segment: whether its dead letters exist is not known.
+    async fn encode_rejects(&mut self, rejects: RejectedRecords) -> Result<(), StoppedLoudly> {
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        let context = self.context;
+        let encoder = match &mut self.dead_letters {
+            Some(encoder) => encoder,
+            none => {
+                let file = DeadLetterFile::new(&context.settings.topic, context.partition);
+                let file =
+                    file.map_err(|error| StoppedLoudly::Internal(format!("cannot write dead letters: {error}")))?;
+                none.insert(DeadLetterEncoder::new(file, context.lane.clone(), &context.budget))
+            }
+        };
+        encoder.write(rejects).await;
+        Ok(())
+    }
+
     /// Of the open segment; made when it is first needed.
     fn encoder(&mut self) -> &mut SegmentEncoder {
         let context = self.context;
-        let make = || SegmentEncoder::new(&context.format, context.lane.clone(), &context.budget);
+        let new_file = || SegmentFile::new((*context.format).clone());
+        let make = || SegmentEncoder::new(new_file(), context.lane.clone(), &context.budget);
         self.encoder.get_or_insert_with(make)
     }
 
     /// Cuts the open segment at the current position and queues it for sealing.
     async fn cut(&mut self, reason: &'static str) -> Result<(), Interrupt> {
         self.encode_rows().await?;
-        let Some(cut) = self.state.cut() else { return Ok(()) };
+        let Some(mut cut) = self.state.cut() else { return Ok(()) };
+        self.encode_rejects(std::mem::take(&mut cut.rejects)).await?;
         let (topic, partition) = (self.context.settings.topic.as_str(), self.context.partition);
         log_cut(topic, partition, &cut, reason);
         let span = seal_span(topic, partition, cut.start..cut.end);
@@ -342,9 +370,10 @@ where
             self.encoder.take()
         };
         let rows = cut.window_rows.len() * size_of::<kappa_core::rows::WindowRow>();
-        let reservation = self.context.budget.reserve(rows + cut.rejects.memory() + cut.snapshot.len());
+        let reservation = self.context.budget.reserve(rows + cut.snapshot.len());
         let emitted_before = self.emission.so_far();
-        let segment = SegmentToSeal { cut, encoder, emitted_before, reservation, span };
+        let dead_letters = self.dead_letters.take();
+        let segment = SegmentToSeal { cut, encoder, dead_letters, emitted_before, reservation, span };
         self.sealing.push(segment, self.context.clock.now_ms());
         self.note_memory();
         Ok(())

@@ -203,7 +203,7 @@ fn check_chain(
         }
         for record in inside() {
             if let Some(reason) = footer.rejected.reason_of(record.offset) {
-                rejected.insert(record.offset, reason.name());
+                rejected.insert(record.offset, reason.name().into_owned());
             }
         }
     }

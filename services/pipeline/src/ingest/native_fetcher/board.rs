@@ -71,6 +71,8 @@ struct Partition {
     unread: usize,
     /// Bytes of a batch that did not fit into the last answer.
     wanted_bytes: Option<usize>,
+    /// The end of the log as last told; `i64::MAX` until then.
+    high_watermark: i64,
     /// When it last got records, in answers: who waits longest is asked for first.
     served: u64,
     /// The last error that is gone on after, so that it is logged once.
@@ -142,6 +144,7 @@ impl Board {
             expansion: EXPANSION,
             unread: 0,
             wanted_bytes: None,
+            high_watermark: i64::MAX,
             served: 0,
             last_error: None,
         };
@@ -210,8 +213,8 @@ impl Board {
         drop(self.changed.wait_timeout_while(state, pause, going_on));
     }
 
-    /// What to ask a broker next. `more`: the last answer was full, so there is more to be had at once.
-    pub(super) fn next_task(&self, broker: i32, more: bool) -> Task {
+    /// What to ask a broker next.
+    pub(super) fn next_task(&self, broker: i32) -> Task {
         let mut state = lock(&self.state);
         state.partitions.retain(|_, partition| partition.outlet.slot.is_assigned());
         let mut ours: Vec<_> = state.partitions.values().filter(|ours| ours.leader == Some(broker)).collect();
@@ -230,7 +233,7 @@ impl Board {
         let share = backpressure::partition_share(&self.shared.limits, state.partitions.len());
         let now_ms = self.shared.now_ms();
         let mut question = Question { terms: self.terms(), partitions: Vec::new(), generations: Vec::new() };
-        let mut soon_again = false;
+        let (mut soon_again, mut behind) = (false, false);
         for partition in ours {
             let backlog = partition.outlet.slot.backlog(now_ms);
             let unread = partition.unread as f32 * partition.expansion;
@@ -248,11 +251,14 @@ impl Board {
                 max_bytes: i32::try_from(part).unwrap_or(i32::MAX),
             });
             question.generations.push(partition.generation);
+            behind |= partition.position < partition.high_watermark;
         }
         if question.partitions.is_empty() {
             return Task::Wait;
         }
-        if more || soon_again {
+        // Behind the end of the log there is something at once. It may be less than the least, since no more is asked for
+        // than there is room for, and the broker would wait in vain.
+        if behind || soon_again {
             question.terms.min_bytes = question.terms.min_bytes.min(1);
         }
         if soon_again {
@@ -292,6 +298,7 @@ impl Board {
                 if partition.last_error.take().is_some() {
                     info!(partition = answer.partition, "Kafka can be read again");
                 }
+                partition.high_watermark = answer.high_watermark;
                 if !answer.records.is_empty() {
                     partition.served = served;
                     parcels.extend(self.note_records(partition, answer, share, &mut state.generations));

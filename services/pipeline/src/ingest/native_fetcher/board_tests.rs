@@ -46,7 +46,7 @@ impl Bench {
     }
 
     fn question(&self) -> Question {
-        match self.board.next_task(BROKER, false) {
+        match self.board.next_task(BROKER) {
             Task::Fetch(question) => question,
             other => panic!("{other:?}"),
         }
@@ -84,7 +84,7 @@ impl Bench {
     }
 
     fn has_ended(&self) -> bool {
-        matches!(self.board.next_task(BROKER, false), Task::Leave)
+        matches!(self.board.next_task(BROKER), Task::Leave)
     }
 }
 
@@ -217,7 +217,7 @@ fn a_newer_term_is_read_only_when_the_older_one_is_whole() {
         let records = [SentBatch { leader_epoch: 2, ..SentBatch::simple(100, 10) }.encode(), newer.clone()].concat();
         bench.answer(&bench.question(), 0, records);
         assert_eq!(bench.arrived(), (offsets(1, 100..110), None));
-        let Task::CheckEpochs(asked) = bench.board.next_task(BROKER, false) else { panic!("not checked") };
+        let Task::CheckEpochs(asked) = bench.board.next_task(BROKER) else { panic!("not checked") };
         assert_eq!(asked, [(0, 2)]);
         bench.board.note_epochs(&asked, &[EndOfEpoch { partition: 0, error: 0, end_offset }]);
         if is_lost {
@@ -242,22 +242,43 @@ fn a_newer_term_is_read_only_when_the_older_one_is_whole() {
 }
 
 #[test]
+fn a_broker_waits_for_more_only_at_the_end_of_the_log() {
+    let mut bench = Bench::new();
+    let terms = |question: &Question| (question.terms.min_bytes, question.terms.max_wait_ms);
+    let question = bench.question();
+    assert_eq!(terms(&question), (1, 100), "the end is not known yet");
+    let records = SentBatch::simple(100, 10).encode();
+    for (high_watermark, min_bytes) in [(111, 1), (110, 1 << 20)] {
+        bench.seek(100, 1);
+        let answer =
+            FetchedPartition { partition: 0, error: 0, high_watermark, aborted: Vec::new(), records: &records };
+        drop(bench.board.note(&bench.question(), vec![answer]));
+        assert_eq!(terms(&bench.question()), (min_bytes, 100));
+    }
+    // With hardly any room left there may be less than the least to ask for, however much there is.
+    let share = backpressure::partition_share(&bench.board.shared.limits, 1);
+    bench.slot.sent(share - 300_000, bench.board.shared.now_ms());
+    bench.seek(100, 2);
+    assert_eq!(terms(&bench.question()), (1, 100));
+    assert_eq!(bench.arrived(), (Vec::new(), None));
+}
+
+#[test]
 fn partitions_with_enough_are_left_out() {
     let mut bench = Bench::new();
     let now_ms = bench.board.shared.now_ms();
     let share = backpressure::partition_share(&bench.board.shared.limits, 1);
     bench.slot.sent(share - 300_000, now_ms);
     let question = bench.question();
-    assert_eq!((question.terms.min_bytes, question.terms.max_wait_ms), (1 << 20, 100));
     assert!(question.partitions[0].max_bytes <= 100_000, "no more than there is room for");
     bench.slot.sent(400_000, now_ms);
-    assert!(matches!(bench.board.next_task(BROKER, false), Task::Wait));
+    assert!(matches!(bench.board.next_task(BROKER), Task::Wait));
     bench.slot.taken(400_000, now_ms);
     bench.board.shared.status.set_holding_back(true);
-    assert!(matches!(bench.board.next_task(BROKER, false), Task::Wait));
+    assert!(matches!(bench.board.next_task(BROKER), Task::Wait));
     bench.board.shared.status.set_holding_back(false);
     let others = bench.board.shared.budget.reserve(1 << 30);
-    assert!(matches!(bench.board.next_task(BROKER, false), Task::Wait));
+    assert!(matches!(bench.board.next_task(BROKER), Task::Wait));
     drop(others);
     // An answer that expands far beyond what was expected is not taken in whole, and the rest comes later.
     bench.slot.taken(share - 300_000, now_ms);

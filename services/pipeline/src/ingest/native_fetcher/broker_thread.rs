@@ -87,14 +87,13 @@ impl BrokerThread {
         debug!(broker = self.broker, "connected for fetching");
         let board = Arc::clone(&self.board);
         let stopping = || board.shared.is_stopping();
-        let mut more = false;
         let mut under_way = None;
         loop {
             if stopping() {
                 return Ok(());
             }
             let Some((question, sent)) = under_way.take() else {
-                match board.next_task(self.broker, more) {
+                match board.next_task(self.broker) {
                     Task::Fetch(question) => under_way = Some(self.ask(&mut connection, question)?),
                     Task::CheckEpochs(epochs) => self.check_epochs(&mut connection, &epochs)?,
                     Task::Wait => board.pause(HELD_BACK),
@@ -114,10 +113,9 @@ impl BrokerThread {
                 info!(broker = self.broker, "can be fetched from again");
             }
             let size = body.len();
-            more = size >= board.settings.min_bytes.max(1) as usize;
             connection.throttle(fetched.throttle_ms);
             let parcels = board.note(&question, fetched.partitions);
-            if let Task::Fetch(question) = board.next_task(self.broker, more) {
+            if let Task::Fetch(question) = board.next_task(self.broker) {
                 under_way = Some(self.ask(&mut connection, question)?);
             }
             let started = Instant::now();
