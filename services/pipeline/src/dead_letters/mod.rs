@@ -1,5 +1,7 @@
 //! The dead letters of a segment: each rejected record whole, with why, in one Parquet object.
 
+mod read;
+
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder};
@@ -14,6 +16,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+
+pub use read::{DeadLetter, letters_of};
 
 /// Columns of a dead-letter object.
 pub fn dead_letter_schema() -> SchemaRef {
