@@ -71,8 +71,7 @@ impl NaturalSchema {
         for field in fields {
             let mut text = Vec::new();
             let limit = self.max_bytes.saturating_mul(super::columns::EXTRA_FACTOR);
-            let mut sink =
-                Sink { schema: &self.schema, text: &mut text, limit, max_depth: self.max_depth, values: 0 };
+            let mut sink = Sink { schema: &self.schema, text: &mut text, limit, max_depth: self.max_depth, values: 0 };
             let start = cursor.position();
             let read = sink.value(field.node, &mut cursor).map_err(|fault| fault.inside(&field.name));
             if let Err(failure) = failed(read, start, Some(&field.name)) {
@@ -149,7 +148,8 @@ impl NaturalSchema {
                 for field in fields {
                     let value = members.get(&field.name).or(field.default.as_ref());
                     let value = value.ok_or_else(|| format!("the field `{}` is missing", field.name))?;
-                    self.encode(field.node, value, out).map_err(|problem| format!("field `{}`: {problem}", field.name))?;
+                    self.encode(field.node, value, out)
+                        .map_err(|problem| format!("field `{}`: {problem}", field.name))?;
                 }
             }
             (Kind::Union(branches), _) => {
@@ -315,7 +315,10 @@ mod tests {
         let names: Vec<_> = cut.fields.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["id"]);
         let failure = cut.failure.unwrap();
-        assert_eq!((failure.reject.reason, failure.field.as_deref(), failure.byte), (Reason::TruncatedBody, Some("n"), 5));
+        assert_eq!(
+            (failure.reject.reason, failure.field.as_deref(), failure.byte),
+            (Reason::TruncatedBody, Some("n"), 5)
+        );
         let mut longer = body.clone();
         longer.push(7);
         let failure = schema.read(&longer).failure.unwrap();

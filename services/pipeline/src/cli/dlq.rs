@@ -202,6 +202,7 @@ pub(super) struct ExplainArguments {
 /// Send refused records again, as they are or mended; none of them twice.
 #[derive(Debug, Args)]
 #[command(after_help = REDRIVE_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct RedriveArguments {
     /// These records.
     #[arg(value_name = "PARTITION/OFFSET")]
@@ -462,10 +463,8 @@ fn told(report: &RedriveReport, to_file: bool) -> String {
         (false, true) => "written",
         (false, false) => "sent",
     };
-    let mut rows = vec![
-        vec!["selected".to_owned(), report.selected.to_string()],
-        vec![done.to_owned(), report.sent.to_string()],
-    ];
+    let mut rows =
+        vec![vec!["selected".to_owned(), report.selected.to_string()], vec![done.to_owned(), report.sent.to_string()]];
     for (what, count) in [("sent before", report.already_sent), ("dropped", report.dropped)] {
         if count > 0 {
             rows.push(vec![what.to_owned(), count.to_string()]);
@@ -478,6 +477,9 @@ fn told(report: &RedriveReport, to_file: bool) -> String {
 }
 
 async fn purge(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
+    if arguments.older_than > Utc::now() {
+        return Ok(wrong_use("--older-than lies in the future", "everything is older than that: say how old is old"));
+    }
     let (_, bucket) = load(&arguments.config, Needs::DeadLetters)?;
     let plan = PurgePlan::new(&bucket, arguments.older_than.timestamp_millis()).await?;
     let span = plan.hours.as_ref().map_or_else(String::new, |(oldest, newest)| format!(", hours {oldest} to {newest}"));

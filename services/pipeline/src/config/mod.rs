@@ -58,9 +58,7 @@ impl Needs {
             Self::HotStore => matches!(section, "hot_store" | "event"),
             Self::Registry => matches!(section, "registry" | "event") || key == "kafka.topic",
             Self::DeadLetters => matches!(section, "dead_letter" | "object_store") || key == "kafka.topic",
-            Self::Judgement => {
-                Self::DeadLetters.includes(key) || Self::Registry.includes(key) || section == "limits"
-            }
+            Self::Judgement => Self::DeadLetters.includes(key) || Self::Registry.includes(key) || section == "limits",
             Self::Redrive => Self::Judgement.includes(key) || section == "kafka",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use kappa_core::decode::{SchemaReference, unframe};
+use kappa_core::decode::unframe;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -66,7 +66,7 @@ impl Exhibit {
         let record = batch.get(0);
         let (mut schema, mut schema_text, mut event, mut failure) = (None, None, None, None);
         if let Ok((reference, body)) = unframe(record.value, record.headers) {
-            schema = Some(name_of(reference));
+            schema = Some(reference.to_string());
             if let Ok(writer) = judge.writer(reference).await? {
                 schema_text = serde_json::from_str(&writer.avsc).ok();
                 let reading = writer.natural.read(body);
@@ -80,7 +80,9 @@ impl Exhibit {
                 event = Some(fields.map(|(name, text)| (name.clone(), json_of(text))).collect());
             }
         }
-        let now = judge.verdict(letter.value.as_deref(), &letter.headers, letter.timestamp_ms).await?;
+        // As a redrive would send it: with a timestamp of its own.
+        let timestamp_ms = chrono::Utc::now().timestamp_millis();
+        let now = judge.verdict(letter.value.as_deref(), &letter.headers, timestamp_ms).await?;
         Ok(Self {
             topic: letter.topic.clone(),
             address: address.to_string(),
@@ -133,10 +135,6 @@ impl Exhibit {
         }
         out
     }
-}
-
-fn name_of(reference: SchemaReference) -> String {
-    reference.to_string()
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

@@ -14,15 +14,14 @@ pub struct Explanation {
     pub commands: &'static [&'static str],
 }
 
-const RELABEL: &[&str] = &[
-    "kappa dlq redrive ADDRESS --as-schema ID --dry-run",
-    "kappa dlq redrive ADDRESS --as-schema ID",
-];
+const RELABEL: &[&str] =
+    &["kappa dlq redrive ADDRESS --as-schema ID --dry-run", "kappa dlq redrive ADDRESS --as-schema ID"];
 const SHOW: &[&str] = &["kappa dlq show ADDRESS"];
 
 /// What is known about a reason; one that this version does not know is told as it is.
 pub fn explain_reason(name: &str) -> Explanation {
-    let explain = |meaning, cause, remedy, commands| Explanation { reason: name.to_owned(), meaning, cause, remedy, commands };
+    let explain =
+        |meaning, cause, remedy, commands| Explanation { reason: name.to_owned(), meaning, cause, remedy, commands };
     let Some(reason) = Reason::parse(name) else {
         return explain(
             "this version of kappa does not know the reason",
@@ -84,10 +83,7 @@ pub fn explain_reason(name: &str) -> Explanation {
             "bytes are left behind the last field",
             "written with a newer schema than the one that is named, or two bodies in one record",
             "find the schema that it was written with, and send it again with that id; or drop the bytes with --jq .",
-            &[
-                "kappa dlq redrive ADDRESS --as-schema ID --dry-run",
-                "kappa dlq redrive ADDRESS --jq . --dry-run",
-            ],
+            &["kappa dlq redrive ADDRESS --as-schema ID --dry-run", "kappa dlq redrive ADDRESS --jq . --dry-run"],
         ),
         Reason::InvalidUtf8 | Reason::InvalidUnionBranch | Reason::InvalidLength => explain(
             "the bytes are not what the named schema says",

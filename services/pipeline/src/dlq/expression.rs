@@ -32,7 +32,8 @@ impl Expression {
         let functions = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
         let arena = Arena::default();
         let modules = Loader::new(definitions).load(&arena, File { code: text, path: () });
-        let modules = modules.map_err(|errors| errors.into_iter().map(|(_, error)| unreadable(&error)).collect::<String>())?;
+        let modules =
+            modules.map_err(|errors| errors.into_iter().map(|(_, error)| unreadable(&error)).collect::<String>())?;
         let compiler = Compiler::default().with_funs(functions).with_global_vars([RECORD]);
         let filter = compiler.compile(modules).map_err(|errors| {
             let errors = errors.into_iter().flat_map(|(_, errors)| errors);

@@ -22,10 +22,7 @@ pub struct Fix {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fixed {
     /// To be sent like this.
-    Record {
-        value: Option<Vec<u8>>,
-        headers: Headers,
-    },
+    Record { value: Option<Vec<u8>>, headers: Headers },
     /// The expression gave nothing.
     Dropped,
     /// The fix cannot be made, for this reason.
@@ -57,7 +54,9 @@ impl Fix {
             (Ok((_, body)), Some(id), _) => (SchemaReference::Id(id), body),
             (Ok((reference, body)), None, _) => (reference, body),
             // Whoever names the schema of bytes without a frame means all of them.
-            (Err(reject), Some(id), Some(value)) if reject.reason == Reason::BadMagic => (SchemaReference::Id(id), value),
+            (Err(reject), Some(id), Some(value)) if reject.reason == Reason::BadMagic => {
+                (SchemaReference::Id(id), value)
+            }
             (Err(reject), ..) => return Ok(Fixed::Impossible(format!("there is no event in it: {}", reject.detail))),
         };
         let changed = match &self.expression {

@@ -114,12 +114,9 @@ impl Judge {
         let decoder = Decoder::compile(&schema.avsc, &schema.references, &self.reader, &self.decode_limits);
         let natural = NaturalSchema::parse(&schema.avsc, &schema.references, &self.decode_limits);
         Ok(match natural {
-            Ok(natural) => Ok(Writer {
-                id: schema.id,
-                avsc: schema.avsc.clone(),
-                natural,
-                decoder: decoder.map_err(Reject::from),
-            }),
+            Ok(natural) => {
+                Ok(Writer { id: schema.id, avsc: schema.avsc.clone(), natural, decoder: decoder.map_err(Reject::from) })
+            }
             Err(error) => Err(decoder.err().map_or_else(
                 || Reject::new(Reason::SchemaNotAvro, format!("not a valid Avro schema: {error}")),
                 Reject::from,

@@ -261,12 +261,8 @@ fn now() -> String {
 /// the object holds.
 async fn create(root: &StoreRoot, key: &Path, content: Bytes) -> anyhow::Result<Creation> {
     let put = || root.store.put_opts(key, PutPayload::from(content.clone()), PutMode::Create.into());
-    let is_passing =
-        |error: &Error| !matches!(error, Error::AlreadyExists { .. } | Error::PermissionDenied { .. });
-    let error = match retried(key, put, is_passing).await {
-        Ok(_) => return Ok(Creation::Ours),
-        Err(error) => error,
-    };
+    let is_passing = |error: &Error| !matches!(error, Error::AlreadyExists { .. } | Error::PermissionDenied { .. });
+    let Err(error) = retried(key, put, is_passing).await else { return Ok(Creation::Ours) };
     // A bucket that guards what is there may answer "denied" before it looks at the condition.
     if matches!(error, Error::AlreadyExists { .. } | Error::PermissionDenied { .. })
         && let Some(found) = read(root, key).await?
@@ -344,7 +340,8 @@ mod tests {
         let key = key(&prefix, "t", 12, Kind::Intent);
         assert_eq!(key.as_ref(), "dead/t/_redrive/0000000012.intent.json");
         assert_eq!(parse_key(&prefix, "t", &key), Some((12, Kind::Intent)));
-        for bad in ["dead/t/_redrive/12.intent.json", "dead/t/_redrive/0000000012.json", "dead/0000000012.intent.json"] {
+        for bad in ["dead/t/_redrive/12.intent.json", "dead/t/_redrive/0000000012.json", "dead/0000000012.intent.json"]
+        {
             assert_eq!(parse_key(&prefix, "t", &Path::from(bad)), None, "{bad}");
         }
     }

@@ -118,7 +118,12 @@ impl TransactionalProducer {
     }
 
     /// Sends a batch: all of it, or nothing.
-    pub(super) fn send(&self, sequence: u64, records: &[Outgoing], before_commit: impl FnOnce()) -> Result<(), SendError> {
+    pub(super) fn send(
+        &self,
+        sequence: u64,
+        records: &[Outgoing],
+        before_commit: impl FnOnce(),
+    ) -> Result<(), SendError> {
         if let Err(error) = self.producer.begin_transaction() {
             return Err(undecided(error));
         }
@@ -162,9 +167,10 @@ impl TransactionalProducer {
     }
 
     fn produce(&self, record: &Outgoing, deadline: Instant) -> anyhow::Result<()> {
-        let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, header| {
-            headers.insert(Header { key: &header.0, value: header.1.as_deref() })
-        });
+        let headers =
+            record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, header| {
+                headers.insert(Header { key: &header.0, value: header.1.as_deref() })
+            });
         let mut outgoing = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, Box::new(record.from))
             .partition(record.partition)
             .timestamp(record.timestamp_ms)
@@ -194,10 +200,16 @@ impl std::fmt::Debug for TransactionalProducer {
 
 fn undecided(error: KafkaError) -> SendError {
     let fenced = error.rdkafka_error_code().is_some_and(|code| {
-        matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+        matches!(
+            code,
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+        )
     });
     SendError::Undecided(if fenced {
-        advised("another redrive of this topic has begun, which ends this one", "let it finish, then run this one again")
+        advised(
+            "another redrive of this topic has begun, which ends this one",
+            "let it finish, then run this one again",
+        )
     } else {
         anyhow::Error::new(error)
     })
@@ -215,4 +227,3 @@ fn refused_record(from: Address, error: KafkaError) -> anyhow::Error {
     };
     anyhow::Error::new(error).context(Advised::new(format!("Kafka does not take the record {from}"), advice))
 }
-

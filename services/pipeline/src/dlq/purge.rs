@@ -65,8 +65,7 @@ impl PurgePlan {
         let mut deleted = 0;
         for object in &self.found {
             let delete = || bucket.root.store.delete(&object.key);
-            let is_passing =
-                |error: &Error| !matches!(error, Error::PermissionDenied { .. } | Error::NotFound { .. });
+            let is_passing = |error: &Error| !matches!(error, Error::PermissionDenied { .. } | Error::NotFound { .. });
             match retried(&object.key, delete, is_passing).await {
                 Ok(()) | Err(Error::NotFound { .. }) => deleted += 1,
                 Err(error @ Error::PermissionDenied { .. }) => return Err(write_once(&error, deleted)),
@@ -83,10 +82,8 @@ impl PurgePlan {
             "before": self.before,
             "at": chrono::Utc::now().to_rfc3339(),
         }))?;
-        let put =
-            || bucket.root.store.put_opts(&key, PutPayload::from(content.clone()), PutMode::Create.into());
-        let is_passing =
-            |error: &Error| !matches!(error, Error::AlreadyExists { .. } | Error::PermissionDenied { .. });
+        let put = || bucket.root.store.put_opts(&key, PutPayload::from(content.clone()), PutMode::Create.into());
+        let is_passing = |error: &Error| !matches!(error, Error::AlreadyExists { .. } | Error::PermissionDenied { .. });
         match retried(&key, put, is_passing).await {
             // The same purge was begun before. A guarded bucket answers "denied"; then so it does to the deleting.
             Ok(_) | Err(Error::AlreadyExists { .. } | Error::PermissionDenied { .. }) => Ok(()),

@@ -47,7 +47,8 @@ mod tests {
         let mark = key(&prefix, "t", 494_000);
         assert_eq!(mark.as_ref(), "dead/t/_purge/2026-05-10T08.json");
         assert_eq!(parse_key(&prefix, "t", &mark), Some(494_000));
-        for bad in ["dead/t/_purge/2026-05-10T8.json", "dead/u/_purge/2026-05-10T08.json", "dead/t/2026-05-10T08.json"] {
+        for bad in ["dead/t/_purge/2026-05-10T8.json", "dead/u/_purge/2026-05-10T08.json", "dead/t/2026-05-10T08.json"]
+        {
             assert_eq!(parse_key(&prefix, "t", &Path::from(bad)), None, "{bad}");
         }
     }

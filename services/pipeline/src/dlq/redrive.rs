@@ -132,7 +132,7 @@ pub async fn redrive(config: &Config, bucket: &Bucket, options: &RedriveOptions)
         RedriveReport { topic: bucket.topic.clone(), dry_run: options.dry_run, ..RedriveReport::default() };
     let (target, ledger) = match &options.to_file {
         _ if options.dry_run => (Target::Nowhere, Ledger::read(bucket).await?),
-        Some(path) => (Target::File(Export::create(path)?), Ledger::default()),
+        Some(path) => (Target::File(Export::create(path)?), Ledger::read(bucket).await?),
         None => take_over(config, bucket, options, &mut report).await?,
     };
     let progress = Progress::new();

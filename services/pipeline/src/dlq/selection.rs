@@ -57,8 +57,7 @@ impl Selection {
     /// a later one, earlier ones may be.
     pub(super) fn needs(&self, object: &ListedObject) -> bool {
         let partition = object.partition;
-        let begins_before =
-            |address: &Address| address.partition == partition && object.start <= address.offset;
+        let begins_before = |address: &Address| address.partition == partition && object.start <= address.offset;
         (self.partitions.is_empty() || self.partitions.contains(&partition))
             && (self.addresses.is_empty() || self.addresses.iter().any(begins_before))
             && self.from.is_none_or(|from| (object.hour + 1).saturating_mul(HOUR_MS) > from.timestamp_millis())

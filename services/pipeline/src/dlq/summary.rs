@@ -1,6 +1,7 @@
 //! Counts dead letters by what they have in common.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use chrono::DateTime;
@@ -140,7 +141,8 @@ pub(super) fn readable(bytes: &[u8]) -> String {
             escaped
         }));
         for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
+            // Writing to a string does not fail.
+            let _ = write!(out, "\\x{byte:02x}");
         }
         if out.len() > SHOWN {
             break;

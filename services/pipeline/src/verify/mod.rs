@@ -66,8 +66,8 @@ use crate::ops::object_stores;
 use crate::partition::Stores;
 use crate::run::partition_settings;
 
-pub(crate) use report::shown_time;
 pub use report::Verification;
+pub(crate) use report::shown_time;
 pub use scope::parse_time;
 
 /// A gap may be a segment that was written while the archive was listed.
