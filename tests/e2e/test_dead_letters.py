@@ -349,6 +349,9 @@ def test_a_partition_of_nothing_but_poison_neither_stalls_nor_grows_nor_delays_i
     # Without the ones that take the registry half a second each time, and the one of 64 KiB.
     quick = [kind for kind in kinds if "unknown" not in kind.name and "larger" not in kind.name]
     values = [(broken.value, broken.headers, broken.fate) for broken in (kind.make(world.schemas, stream.valid_event(0), _now_ms()) for kind in quick)]
+    # One that decodes and is refused behind that: there is never a row in this partition that somebody could take.
+    nan = {**stream.valid_event(0), "value": math.nan, "attributes": {"padding": "x" * 1_500}}
+    values += [(same.framed(nan), (), Rejected("non_finite_value", same.schema_id))] * 5
     resident, delays = [], []
     for round_ in range(5):
         flood = [
