@@ -65,10 +65,10 @@ impl PurgePlan {
         let mut deleted = 0;
         for object in &self.found {
             let delete = || bucket.root.store.delete(&object.key);
-            let is_passing = |error: &Error| !matches!(error, Error::PermissionDenied { .. } | Error::NotFound { .. });
+            let is_passing = |error: &Error| !is_denied(error) && !matches!(error, Error::NotFound { .. });
             match retried(&object.key, delete, is_passing).await {
                 Ok(()) | Err(Error::NotFound { .. }) => deleted += 1,
-                Err(error @ Error::PermissionDenied { .. }) => return Err(write_once(&error, deleted)),
+                Err(error) if is_denied(&error) => return Err(write_once(&error, deleted)),
                 Err(error) => return Err(error).with_context(|| format!("cannot delete {}", object.key)),
             }
         }
@@ -90,6 +90,11 @@ impl PurgePlan {
             Err(error) => Err(error).with_context(|| format!("cannot create {key}")),
         }
     }
+}
+
+/// S3 is asked to delete several at once, and answers for each; `object_store` hands that answer on as text.
+fn is_denied(error: &Error) -> bool {
+    matches!(error, Error::PermissionDenied { .. }) || error.to_string().contains("AccessDenied")
 }
 
 fn write_once(error: &Error, deleted: usize) -> anyhow::Error {

@@ -131,11 +131,6 @@ impl LibrdkafkaFetcher {
         let partition = assignment.slot.partition;
         let topic = &self.shared.topic;
         match code {
-            // All up to here was delivered, as far as it is records.
-            RDKafkaErrorCode::PartitionEOF => {
-                assignment.slot.note_without_records(assignment.next_offset, offset);
-                None
-            }
             // Such an error has no version, so one from before the seek is not dropped; but it is about another offset.
             RDKafkaErrorCode::AutoOffsetReset if offset < assignment.next_offset => None,
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {

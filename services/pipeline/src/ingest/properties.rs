@@ -21,7 +21,7 @@ const REFUSED: &[(&str, &str)] = &[
         "a position that the log no longer has must stop the partition, not be skipped; see kafka.start",
     ),
     ("group.protocol", "the new group protocol (KIP-848) is not ready in this librdkafka; classic is used"),
-    ("enable.partition.eof", "the pipeline needs to hear of it"),
+    ("enable.partition.eof", "the end of a partition is not an error"),
     ("auto.commit.interval.ms", "offsets are not committed automatically"),
     ("offset.store.method", "offsets are kept by the group coordinator"),
 ];
@@ -65,8 +65,8 @@ pub(super) fn client_config(kafka: &KafkaConfig, limits: &IngestLimits) -> anyho
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        // Says that behind the last record there is nothing but markers of transactions.
-        .set("enable.partition.eof", "true");
+        // `rd_kafka_consume_batch_queue` takes the end of a partition for a record: after a pause it would go on one behind it.
+        .set("enable.partition.eof", "false");
     let debug = config.get("debug").is_some();
     config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     config.create_native_config().context("kafka.properties")?;
