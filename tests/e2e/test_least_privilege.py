@@ -6,6 +6,7 @@ ClickHouse's engine reads its file of users. The registry is that of the session
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import threading
@@ -104,7 +105,7 @@ def test_the_listed_rights_are_enough(migrated: ComposeServices, tmp_path: Path)
     schemas = RegisteredSchemas.register(Registry(services.stack.registry_url), TOPIC)
     sent = SentLog(TOPIC)
     producer = RecordingProducer(services.brokers, sent, services.kafka_client("loadtest"))
-    settings = StreamSettings(seed=611, partitions=PARTITIONS, start_ms=int(time.time() * 1000) - 25 * 60_000)
+    settings = StreamSettings(seed=611, partitions=PARTITIONS, start_ms=int(time.time() * 1000) - 85 * 60_000)
     producer.send(MixedStream(settings, schemas).take(600))
     # It would look for the broker as long as the session lasts.
     del producer
@@ -140,6 +141,25 @@ def test_the_listed_rights_are_enough(migrated: ComposeServices, tmp_path: Path)
     assert Segments(files, "state", PREFIX).keys()
     [events] = services.ask_clickhouse_as("reader", ["SELECT sum(count) FROM kappa.windows"])
     assert int(events) == len(sent.accepted())
+    look_at_dead_letters_only(services, config, sent)
+
+
+def look_at_dead_letters_only(services: ComposeServices, config: Path, sent: SentLog) -> None:
+    """With the rights of the pipeline they can be looked at, and neither be sent again nor purged."""
+
+    def dlq(*arguments: str) -> CommandResult:
+        return run_command(["dlq", *arguments, "-c", str(config)], TEST_SETTINGS | services.aws("kappa"))
+
+    listed = dlq("list", "--json")
+    assert listed.code == 0 and json.loads(listed.stdout)["count"] == len(sent.rejected()), listed.text
+    partition, offset = next(iter(sent.rejected()))
+    assert dlq("explain", f"{partition}/{offset}").code == 0
+    redriven = dlq("redrive", "--all", "--even-if-refused")
+    assert redriven.code == 1 and "Write and Describe on the transactional id" in redriven.stderr, redriven.text
+    # The bucket is write-once; all of its dead letters are of an earlier hour.
+    purged = dlq("purge", "--older-than", "0s", "--yes")
+    assert purged.code == 1 and "a write-once bucket" in purged.stderr and "0 objects were deleted" in purged.stderr, purged.text
+    assert json.loads(dlq("list", "--json").stdout)["count"] == len(sent.rejected())
 
 
 def wait_until_committed(kappa: KappaProcess, sent: SentLog) -> None:

@@ -17,7 +17,8 @@
 //! | [`checkpoint`] | state snapshots |
 //!
 //! Around them: [`run`] composes all of it, [`config`] and [`cli`] are what a person touches, [`ops`] what an operator
-//! watches, [`verify`] the proof of it on anybody's data, [`demo`] the whole thing on a laptop. [`memory`] is the byte budget, [`storage`] patient create-only writes.
+//! watches, [`verify`] the proof of it on anybody's data, [`dlq`] what becomes of the dead letters, [`demo`] the whole
+//! thing on a laptop. [`memory`] is the byte budget, [`storage`] patient create-only writes.
 //!
 //! The one idea: every output is a pure function of one partition's log prefix. `docs/architecture.md` has the rest.
 
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod dead_letters;
 pub mod demo;
+pub mod dlq;
 pub mod hot_store;
 pub mod ingest;
 mod leb128;

@@ -116,6 +116,21 @@ def _too_deep(schemas: RegisteredSchemas, event: Event, _time: int) -> BrokenVal
     return BrokenValue(frame(schema_id, body_with(event) + chain), Rejected("too_deep", schema_id))
 
 
+def _array(schemas: RegisteredSchemas, event: Event, _time: int) -> BrokenValue:
+    """A billion items of an array that only the writer knows; two bytes are left for them."""
+    writer = schemas.newer
+    newer = {**event, "value": 0.0, "sequence": 1, "firmware": "1", "calibration": {"offset": 0.0, "technician": None}, "tags": []}
+    # Without tags and quality the body ends with a zero and an enum of one byte.
+    body = writer.body(newer)[:-2] + zigzag(1_000_000_000) + zigzag(0)
+    return BrokenValue(frame(writer.schema_id, body), Rejected("truncated_body", writer.schema_id))
+
+
+def _cut_behind_guid(schemas: RegisteredSchemas, event: Event, _time: int) -> BrokenValue:
+    assert schemas.guid is not None
+    header = (VALUE_SCHEMA_HEADER, b"\x01" + schemas.guid.bytes)
+    return BrokenValue(_half(_body_without_attributes(event)), Rejected("truncated_body", schemas.same.schema_id), (header,))
+
+
 def _header(content: bytes, reason: str) -> Callable[[RegisteredSchemas, Event, int], BrokenValue]:
     def make(_schemas: RegisteredSchemas, event: Event, _time: int) -> BrokenValue:
         return BrokenValue(body_with(event), Rejected(reason, None), ((VALUE_SCHEMA_HEADER, content),))
@@ -171,9 +186,15 @@ BREAKERS: tuple[Breaker, ...] = (
     Breaker("nested too deep", _too_deep),
     Breaker("incompatible schema", _incompatible),
     Breaker("JSON schema", _not_avro),
+    Breaker("a billion array items", _array),
+    Breaker("body cut behind a GUID", _cut_behind_guid),
 )
 
 
 def breakers_for(schemas: RegisteredSchemas) -> list[Breaker]:
     """Those that the registry at hand allows."""
-    return [breaker for breaker in BREAKERS if breaker.make is not _not_avro or schemas.json_schema_id is not None]
+    impossible = {
+        make for make, is_possible in ((_not_avro, schemas.json_schema_id is not None), (_cut_behind_guid, schemas.guid is not None))
+        if not is_possible
+    }  # fmt: skip
+    return [breaker for breaker in BREAKERS if breaker.make not in impossible]

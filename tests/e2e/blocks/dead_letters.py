@@ -5,7 +5,7 @@ from __future__ import annotations
 from .archive import Archive
 from .object_store import Place, header_pairs, parquet_of, python_rows
 from .records import SentLog
-from .segment_keys import parse_segment_key
+from .segment_keys import is_beside_dead_letters, parse_segment_key
 
 COLUMNS = ["topic", "partition", "offset", "timestamp", "key", "value", "headers", "schema_id", "reason", "detail", "attempt"]
 
@@ -15,6 +15,8 @@ DeadLetters = dict[tuple[int, int], dict[str, object]]
 def read_dead_letters(place: Place, topic: str) -> DeadLetters:
     letters: DeadLetters = {}
     for key, content in place.read_all().items():
+        if is_beside_dead_letters(key):
+            continue
         parsed = parse_segment_key(key)
         table = parquet_of(content).read()
         assert parsed.topic == topic, f"{key} is of another topic"
@@ -48,7 +50,7 @@ def check_dead_letters(letters: DeadLetters, sent: SentLog, archive: Archive) ->
             "headers": record.headers,
             "schema_id": fate.schema_id,
             "reason": fate.reason,
-            "attempt": 0,
+            "attempt": fate.attempt,
         }
         assert found == expected, f"dead letter {partition}@{offset}: found {found}, expected {expected}"
         assert str(letter["detail"]).strip(), f"dead letter {partition}@{offset} has no sentence"

@@ -84,6 +84,18 @@ def run_command(arguments: list[str], environment: Mapping[str, str], timeout: f
     return CommandResult(result.returncode, result.stdout, result.stderr)
 
 
+def background_command(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """One that is killed or stopped half-way."""
+    return subprocess.Popen(
+        [str(binary()), *arguments],
+        env=_clean_environment() | dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def _clean_environment() -> dict[str, str]:
     """Settings of the person who runs the tests must not reach the program."""
     unwanted = ("KAPPA_", "AWS_")
@@ -138,6 +150,13 @@ class KappaProcess:
         """Whether it stands still after SIGSTOP."""
         state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state == "T"
+
+    def resident_bytes(self) -> int:
+        """What the system says that it holds in memory."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        assert match, status
+        return int(match[1]) * 1024
 
     @property
     def exit_code(self) -> int | None:

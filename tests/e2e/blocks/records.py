@@ -29,6 +29,8 @@ class Rejected:
     reason: str
     # None where the framing does not give one.
     schema_id: int | None
+    # How often it was sent again before.
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class SentLog:
 
     topic: str
     partitions: dict[int, dict[int, PlannedRecord]] = field(default_factory=dict)
+    # By partition, the offsets of markers that transactions have left: no consumer ever sees these.
+    markers: dict[int, set[int]] = field(default_factory=dict)
 
     def add(self, partition: int, offset: int, record: PlannedRecord) -> None:
         of_partition = self.partitions.setdefault(partition, {})
@@ -66,6 +70,11 @@ class SentLog:
     def end_offsets(self) -> dict[int, int]:
         # Copied first: production may go on meanwhile.
         return {partition: max(list(records)) + 1 for partition, records in self.partitions.items() if records}
+
+    def log_end_offsets(self) -> dict[int, int]:
+        """As the broker counts: markers have offsets too."""
+        ends = self.end_offsets()
+        return {partition: max(end, *(offset + 1 for offset in self.markers.get(partition, {-1}))) for partition, end in ends.items()}
 
     def count(self) -> int:
         return sum(len(records) for records in self.partitions.values())

@@ -36,6 +36,12 @@ def is_start_key(key: str) -> bool:
     return re.fullmatch(r"[^/]+/\d{5}/start", key) is not None
 
 
+def is_beside_dead_letters(key: str) -> bool:
+    """The ledger of redrives and the marks of purges."""
+    ledger, purge = r"_redrive/\d{10}\.(intent|outcome)\.json", r"_purge/\d{4}-\d\d-\d\dT\d\d\.json"
+    return re.fullmatch(rf"[^/]+/({ledger}|{purge})", key) is not None
+
+
 def date_and_hour(timestamp_ms: int) -> tuple[str, str]:
     time = datetime.fromtimestamp(timestamp_ms / 1000, timezone.utc)
     return time.strftime("%Y-%m-%d"), time.strftime("%H")

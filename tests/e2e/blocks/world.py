@@ -250,7 +250,7 @@ class World:
 
     def verify_everything(self) -> None:
         """The whole truth: archive, dead letters, windows, anomalies, snapshots."""
-        assert self.end_offsets() == {p: self.sent.end_offsets().get(p, 0) for p in range(self.partitions)}
+        assert self.end_offsets() == {p: self.sent.log_end_offsets().get(p, 0) for p in range(self.partitions)}
         archive = self.read_archive()
         check_archive(archive, self.read_dead_letters(), self.sent)
         check_windows(self.hot_store, self.sent, self.oracle, archive)

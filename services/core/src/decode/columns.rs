@@ -78,6 +78,10 @@ impl Columns {
             return;
         }
         self.roll_back(rows);
+        if rows == 0 {
+            // Where nothing but refused records come, nobody takes rows, and this would grow for ever.
+            self.grown = 0;
+        }
     }
 
     /// Cuts every column back, also those that are ahead of `self.rows`.

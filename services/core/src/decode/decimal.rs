@@ -68,6 +68,29 @@ pub(super) fn write(text: &mut Vec<u8>, value: i256, scale: i8) {
     }
 }
 
+/// The bytes of a number in plain notation, as few as it takes; `None` if it is none with so many digits.
+pub(super) fn parse(text: &str, digits: u8, scale: i8) -> Option<Vec<u8>> {
+    let scale = scale.max(0) as usize;
+    let (sign, magnitude) = text.strip_prefix('-').map_or(("", text), |magnitude| ("-", magnitude));
+    let (whole, fraction) = magnitude.split_once('.').unwrap_or((magnitude, ""));
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(fraction) || fraction.len() > scale {
+        return None;
+    }
+    let value = i256::from_string(&format!("{sign}{whole}{fraction:0<scale$}")).filter(|value| fits(*value, digits))?;
+    let bytes = value.to_be_bytes();
+    let fill = if value < i256::ZERO { 0xff } else { 0x00 };
+    let surplus = bytes.windows(2).take_while(|pair| pair[0] == fill && (pair[0] ^ pair[1]) & 0x80 == 0).count();
+    Some(bytes[surplus..].to_vec())
+}
+
+/// The same number in so many bytes; `None` if it needs more.
+pub(super) fn widen(number: &[u8], size: usize) -> Option<Vec<u8>> {
+    let fill = if number.first()? & 0x80 == 0 { 0x00 } else { 0xff };
+    let missing = size.checked_sub(number.len())?;
+    Some([vec![fill; missing], number.to_vec()].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,7 +97,8 @@ fn bytes(content: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(content);
 }
 
-fn long(value: i64, out: &mut Vec<u8>) {
+/// Appends a zigzag varint.
+pub(super) fn long(value: i64, out: &mut Vec<u8>) {
     let mut rest = (value << 1 ^ value >> 63) as u64;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

@@ -18,6 +18,7 @@ mod defaults;
 mod fault;
 mod frame;
 mod json;
+mod natural;
 mod program;
 mod reader;
 mod resolve;
@@ -28,6 +29,7 @@ pub(crate) use columns::hand_out;
 pub use columns::{Column, Columns};
 pub use decoder::{CompileError, Decoder};
 pub use frame::{SchemaReference, VALUE_SCHEMA_HEADER, unframe};
+pub use natural::{NaturalSchema, Reading, ReadingFailure};
 pub use reader::ReaderSchema;
 pub use schema::SchemaError;
 

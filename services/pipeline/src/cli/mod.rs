@@ -1,9 +1,10 @@
-//! The command line: `kappa run | migrate | verify | schema | config | doctor | health | metrics | demo`.
+//! The command line: `kappa run | migrate | verify | dlq | schema | config | doctor | health | metrics | demo`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong configuration or use. What a command has to say goes to standard output, logs
 //! and errors to standard error.
 
 mod configuration;
+mod dlq;
 mod health;
 mod logging;
 mod schema;
@@ -26,6 +27,7 @@ use crate::ops::traces::Traces;
 use crate::ops::{doctor, migrate};
 use crate::run::Application;
 use configuration::{ConfigArguments, ConfigCommand};
+use dlq::DlqCommand;
 use health::HealthArguments;
 use logging::LoggingArguments;
 use schema::SchemaCommand;
@@ -45,6 +47,7 @@ Examples:
   kappa migrate -c kappa.toml       create the tables in ClickHouse
   kappa run -c kappa.toml           run until SIGTERM
   kappa verify -c kappa.toml        is what was written what the log says?
+  kappa dlq list -c kappa.toml      which records were refused, and why?
 
 Configuration: flags over environment (KAPPA__KAFKA__BROKERS) over the TOML file over defaults.
 Exit codes: 0 done, 1 failed, 2 wrong configuration or use.";
@@ -65,6 +68,9 @@ enum Command {
     Run(RunArguments),
     Migrate(MigrateArguments),
     Verify(VerifyArguments),
+    /// Look at refused records, and send them again once their cause is mended.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Register a schema, or check whether it would do.
     #[command(subcommand)]
     Schema(SchemaCommand),
@@ -178,7 +184,7 @@ fn prepare(cli: &Cli) -> anyhow::Result<Traces> {
         Command::Migrate(arguments) => arguments.config.load(Needs::Nothing),
         Command::Doctor(arguments) => arguments.config.load(Needs::Nothing),
         Command::Verify(arguments) => arguments.config.load(Needs::Nothing),
-        Command::Schema(_) | Command::Config(_) | Command::Health(_) | Command::Metrics(_) => {
+        Command::Dlq(_) | Command::Schema(_) | Command::Config(_) | Command::Health(_) | Command::Metrics(_) => {
             Sources::default().load(Needs::Nothing)
         }
     };
@@ -192,6 +198,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run(&arguments).await,
         Command::Migrate(arguments) => run_migrations(&arguments).await,
         Command::Verify(arguments) => Box::pin(verify::run(&arguments)).await,
+        Command::Dlq(command) => Box::pin(dlq::dispatch(command)).await,
         Command::Schema(command) => schema::dispatch(command).await,
         Command::Config(command) => configuration::dispatch(&command),
         Command::Doctor(arguments) => Box::pin(examine(&arguments)).await,

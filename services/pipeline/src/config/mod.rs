@@ -39,6 +39,12 @@ pub enum Needs {
     HotStore,
     /// `schema`.
     Registry,
+    /// `dlq list` and `dlq purge`.
+    DeadLetters,
+    /// `dlq show` and `dlq explain`: also what a record is judged by.
+    Judgement,
+    /// `dlq redrive`: also the log.
+    Redrive,
     /// `config print`: only the types of the values are checked.
     Nothing,
 }
@@ -51,6 +57,9 @@ impl Needs {
             Self::Nothing => false,
             Self::HotStore => matches!(section, "hot_store" | "event"),
             Self::Registry => matches!(section, "registry" | "event") || key == "kafka.topic",
+            Self::DeadLetters => matches!(section, "dead_letter" | "object_store") || key == "kafka.topic",
+            Self::Judgement => Self::DeadLetters.includes(key) || Self::Registry.includes(key) || section == "limits",
+            Self::Redrive => Self::Judgement.includes(key) || section == "kafka",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The dead letters of a segment: each rejected record whole, with why, in one Parquet object.
 
+mod read;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use crate::archive::{Encoder, GrowingFile};
+
+pub use read::{DeadLetter, letters_of};
 
 /// Columns of a dead-letter object.
 pub fn dead_letter_schema() -> SchemaRef {

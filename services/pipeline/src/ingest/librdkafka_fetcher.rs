@@ -1,6 +1,7 @@
 //! Records from librdkafka: taken from its queue and copied into one batch per partition.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kappa_core::record::LogBatch;
@@ -16,6 +17,8 @@ use super::shared::{Arrival, Client, Shared, lock};
 use crate::memory::Reservation;
 use crate::partition::seams::LogLost;
 
+/// Milliseconds between two looks at the positions.
+const BETWEEN_POSITIONS_MS: u64 = 1_000;
 /// How long librdkafka's main thread may take for a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -24,6 +27,8 @@ pub(super) struct LibrdkafkaFetcher {
     client: Arc<Client>,
     queue: Arc<BatchQueue<GroupMember>>,
     shared: Arc<Shared>,
+    /// When positions were last looked at: [`Shared::now_ms`].
+    positions_at_ms: AtomicU64,
     /// What librdkafka may prefetch.
     _prefetch: Reservation,
 }
@@ -35,6 +40,7 @@ impl LibrdkafkaFetcher {
             queue: Arc::clone(queue),
             _prefetch: shared.budget.reserve(shared.limits.prefetch_bytes),
             shared: Arc::clone(shared),
+            positions_at_ms: AtomicU64::new(0),
         }
     }
 
@@ -56,6 +62,7 @@ impl LibrdkafkaFetcher {
 
     /// Takes what waits in the queue, if there is anything, and sends it to the workers.
     pub(super) fn take(&self, buffer: &mut MessageBuffer) -> bool {
+        self.note_markers();
         if self.queue.waiting_records() == 0 {
             return false;
         }
@@ -63,6 +70,25 @@ impl LibrdkafkaFetcher {
         self.deliver(&self.queue.take(buffer, self.shared.limits.linger));
         self.shared.taken_since(started);
         true
+    }
+
+    /// Now and then: markers of transactions move librdkafka's position, and are never delivered.
+    fn note_markers(&self) {
+        let now_ms = self.shared.now_ms();
+        if now_ms < self.positions_at_ms.load(Ordering::Relaxed) + BETWEEN_POSITIONS_MS {
+            return;
+        }
+        self.positions_at_ms.store(now_ms, Ordering::Relaxed);
+        let Ok(positions) = self.client.position() else { return };
+        let mut assignments = lock(&self.client.context().assignments);
+        for element in positions.elements_for_topic(&self.shared.topic) {
+            if let Offset::Offset(position) = element.offset()
+                && let Some(assignment) = assignments.get_mut(element.partition())
+                && assignment.epoch.is_some()
+            {
+                assignment.slot.note_without_records(assignment.next_offset, position);
+            }
+        }
     }
 
     /// Copies the messages into one batch per partition and sends these.

@@ -116,6 +116,10 @@ impl PartitionLog for KafkaPartitionLog {
         LogBounds { low_watermark, high_watermark, topic_id }
     }
 
+    fn without_records(&self) -> Option<(i64, i64)> {
+        self.slot.without_records()
+    }
+
     async fn resolve_start(&self) -> i64 {
         let partition = self.slot.partition;
         let wanted = match self.shared.start {

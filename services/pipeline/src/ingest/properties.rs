@@ -65,6 +65,7 @@ pub(super) fn client_config(kafka: &KafkaConfig, limits: &IngestLimits) -> anyho
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
+        // `rd_kafka_consume_batch_queue` takes the end of a partition for a record: after a pause it would go on one behind it.
         .set("enable.partition.eof", "false");
     let debug = config.get("debug").is_some();
     config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });

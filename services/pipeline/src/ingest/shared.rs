@@ -56,6 +56,8 @@ pub(super) struct Slot {
     moved_at_ms: AtomicU64,
     /// When paused: at how many undelivered bytes to wake the thread. Otherwise zero.
     wake_below: AtomicUsize,
+    /// The newest stretch of offsets that holds no records: its first, and the one behind its last.
+    without_records: Mutex<Option<(i64, i64)>>,
 }
 
 /// Where the records go that are fetched after one seek of one assignment.
@@ -164,6 +166,7 @@ impl Slot {
             undelivered: AtomicUsize::new(0),
             moved_at_ms: AtomicU64::new(0),
             wake_below: AtomicUsize::new(0),
+            without_records: Mutex::default(),
         }
     }
 
@@ -195,6 +198,21 @@ impl Slot {
         let stalled_ms = if bytes == 0 { 0 } else { now_ms.saturating_sub(self.moved_at_ms.load(Ordering::Relaxed)) };
         let paused = self.wake_below.load(Ordering::Relaxed) > 0;
         Backlog { bytes, stalled_for: Duration::from_millis(stalled_ms), paused }
+    }
+
+    /// Notes that the log was read from `after`, where the last record ends, to `end`, and that nothing is there but
+    /// markers of transactions.
+    pub(super) fn note_without_records(&self, after: i64, end: i64) {
+        if after >= end {
+            return;
+        }
+        let mut noted = lock(&self.without_records);
+        let from = noted.filter(|(_, noted_end)| *noted_end == after).map_or(after, |(from, _)| from);
+        *noted = Some((from, end));
+    }
+
+    pub(super) fn without_records(&self) -> Option<(i64, i64)> {
+        *lock(&self.without_records)
     }
 
     /// Notes a pause, and below how many bytes it ends; zero: no longer paused.

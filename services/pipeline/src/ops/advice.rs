@@ -10,6 +10,11 @@ pub struct Advised {
 }
 
 impl Advised {
+    /// What went wrong, and the way out.
+    pub fn new(problem: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { problem: problem.into(), advice: advice.into() }
+    }
+
     /// What the reader of the error should do.
     pub fn advice(&self) -> &str {
         &self.advice
@@ -32,13 +37,13 @@ pub trait Advise<T> {
 
 impl<T, E: Into<anyhow::Error>> Advise<T> for Result<T, E> {
     fn advise(self, problem: impl Into<String>, advice: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|error| error.into().context(Advised { problem: problem.into(), advice: advice.into() }))
+        self.map_err(|error| error.into().context(Advised::new(problem, advice)))
     }
 }
 
 /// An error of its own with advice.
 pub fn advised(problem: impl Into<String>, advice: impl Into<String>) -> anyhow::Error {
-    Advised { problem: problem.into(), advice: advice.into() }.into()
+    Advised::new(problem, advice).into()
 }
 
 /// An error as the user sees it: the causes one below the other, then the way out.

@@ -30,6 +30,12 @@ pub(crate) enum FailPoint {
     Committed,
     /// Old snapshots are deleted.
     Pruned,
+    /// The intent of a redrive's batch is written, nothing of it sent.
+    RedriveIntended,
+    /// The batch is sent, its transaction not committed.
+    RedriveProduced,
+    /// The transaction is committed, the outcome not written.
+    RedriveCommitted,
 }
 
 /// Dies or stands still here, if a test wants that.

@@ -13,7 +13,7 @@
 //! 5. Commit `E` to the consumer group. So committed is never ahead of durable.
 
 mod context;
-mod fail_point;
+pub(crate) mod fail_point;
 mod observer;
 mod restore;
 mod seal;

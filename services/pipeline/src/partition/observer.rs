@@ -31,6 +31,8 @@ pub struct Observer {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sighting {
     pub(super) high_watermark: Option<i64>,
+    /// See [`super::seams::PartitionLog::without_records`].
+    pub(super) without_records: Option<(i64, i64)>,
     /// Kafka timestamp of the newest record taken in.
     pub(super) last_timestamp_ms: Option<i64>,
     pub(super) segment_opened_at_ms: Option<i64>,
@@ -50,9 +52,15 @@ impl Sighting {
         }
     }
 
+    /// The end of the log as far as it holds records: markers of transactions behind the position are none.
+    fn end_offset(&self, position: i64) -> Option<i64> {
+        let is_empty = |from: i64, to: i64| self.without_records.is_some_and(|(start, end)| start <= from && to <= end);
+        self.high_watermark.map(|end| if position < end && is_empty(position, end) { position } else { end })
+    }
+
     /// How old the newest record taken in is, while there are others behind it.
     pub(super) fn lag_ms(&self, position: i64) -> i64 {
-        let behind = self.high_watermark.is_some_and(|end| position < end);
+        let behind = self.end_offset(position).is_some_and(|end| position < end);
         self.last_timestamp_ms.filter(|_| behind).map_or(0, |last| (self.now_ms - last).max(0))
     }
 }
@@ -90,7 +98,7 @@ impl Observer {
         let windows = state.windows();
         self.line.update(|line| {
             line.position = Some(state.position());
-            line.end_offset = sighting.high_watermark;
+            line.end_offset = sighting.end_offset(state.position());
             line.lag_seconds = Some(sighting.lag_ms(state.position()) as f64 / 1e3);
             line.watermark_ms = windows.watermark_ms();
             line.segment_start = Some(state.segment().start);
@@ -187,5 +195,24 @@ impl StoreHealth for Observer {
 
     fn ok(&self) {
         self.board.dependency_ok(Dependency::ObjectStore);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_of_transactions_are_no_lag() {
+        let mut sighting =
+            Sighting { high_watermark: Some(12), last_timestamp_ms: Some(1_000), now_ms: 5_000, ..Sighting::default() };
+        assert_eq!((sighting.lag_ms(10), sighting.end_offset(10)), (4_000, Some(12)));
+        sighting.without_records = Some((10, 12));
+        assert_eq!((sighting.lag_ms(10), sighting.end_offset(10)), (0, Some(10)));
+        // Records before them are still on their way.
+        assert_eq!((sighting.lag_ms(9), sighting.end_offset(9)), (4_000, Some(12)));
+        // Others came behind them.
+        sighting.high_watermark = Some(13);
+        assert_eq!((sighting.lag_ms(10), sighting.end_offset(10)), (4_000, Some(13)));
     }
 }

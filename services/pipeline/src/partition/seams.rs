@@ -34,6 +34,12 @@ pub trait PartitionLog {
     /// The range of the log that exists now, asked from the broker.
     fn bounds(&self) -> impl Future<Output = LogBounds>;
 
+    /// The newest stretch of offsets that is known to hold no records, where there is one: markers of transactions, say.
+    /// Its first, and the one behind its last.
+    fn without_records(&self) -> Option<(i64, i64)> {
+        None
+    }
+
     /// Where the start policy puts a partition that was never consumed: an offset within [`Self::bounds`].
     fn resolve_start(&self) -> impl Future<Output = i64>;
 

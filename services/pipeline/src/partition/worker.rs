@@ -256,6 +256,7 @@ where
         self.context.observer.late(late.saturating_sub(self.late_reported));
         self.late_reported = late;
         (self.sighting.sealing, self.sighting.sealing_since_ms) = self.sealing.under_way();
+        self.sighting.without_records = self.log.without_records();
         self.context.observer.progress(&self.state, &self.sighting);
         Ok(())
     }

@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
-use arrow_array::{Array as _, RecordBatch};
-use bytes::Bytes;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::Shared;
 use super::chain::Segment;
@@ -15,19 +10,7 @@ use super::contents::check_hour;
 use super::listing;
 use super::report::Check;
 use crate::archive::SegmentFooter;
-
-/// A rejected record, as it is kept.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct DeadLetter {
-    pub(super) topic: String,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    pub(super) timestamp_ms: i64,
-    pub(super) key: Option<Vec<u8>>,
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
-    pub(super) reason: String,
-}
+use crate::dead_letters::{DeadLetter, letters_of};
 
 /// Where the dead letters of a segment lie: under the same name as the segment.
 pub(super) fn key_of(shared: &Shared, segment: &Segment) -> Option<Path> {
@@ -46,7 +29,7 @@ pub(super) async fn read(
 ) -> anyhow::Result<Option<Result<Vec<DeadLetter>, String>>> {
     let Some(key) = key_of(shared, segment) else { return Ok(None) };
     let object = listing::read(&shared.stores.dead_letters, &key).await?;
-    Ok(object.map(decode))
+    Ok(object.map(|object| letters_of(object)?.collect::<Result<Vec<_>, _>>().map(|batches| batches.concat())))
 }
 
 /// Holds the dead letters of a segment with rejects against its footer.
@@ -66,6 +49,10 @@ pub(super) async fn check(
         Some(Ok(letters)) => letters,
         Some(Err(sentence)) => {
             differs(sentence);
+            return Ok(());
+        }
+        None if shared.purged_before_hour.is_some_and(|hour| segment.object.hour < hour) => {
+            shared.report.examined(Check::DeadLetters, "objects purged", 1);
             return Ok(());
         }
         None if segment.end > committed => {
@@ -117,49 +104,6 @@ fn compare(topic: &str, segment: &Segment, footer: &SegmentFooter, letters: &[De
     sentences
 }
 
-fn decode(object: Bytes) -> Result<Vec<DeadLetter>, String> {
-    let batches = ParquetRecordBatchReaderBuilder::try_new(object).and_then(ParquetRecordBatchReaderBuilder::build);
-    let mut letters = Vec::new();
-    for batch in batches.map_err(|error| format!("it is not a readable Parquet file: {error}"))? {
-        let batch = batch.map_err(|error| format!("it cannot be read to the end: {error}"))?;
-        letters_of(&batch, &mut letters).ok_or("its columns are not those of dead letters")?;
-    }
-    Ok(letters)
-}
-
-fn letters_of(batch: &RecordBatch, letters: &mut Vec<DeadLetter>) -> Option<()> {
-    let column = |name: &str| batch.column_by_name(name);
-    let topics = column("topic")?.as_string_opt::<i32>()?;
-    let partitions = column("partition")?.as_primitive_opt::<Int32Type>()?;
-    let offsets = column("offset")?.as_primitive_opt::<Int64Type>()?;
-    let timestamps = column("timestamp")?.as_primitive_opt::<TimestampMillisecondType>()?;
-    let (keys, values) = (column("key")?.as_binary_opt::<i32>()?, column("value")?.as_binary_opt::<i32>()?);
-    let headers = column("headers")?.as_list_opt::<i32>()?;
-    let reasons = column("reason")?.as_string_opt::<i32>()?;
-    for row in 0..batch.num_rows() {
-        let mut of_record = Vec::new();
-        if headers.is_valid(row) {
-            let items = headers.value(row);
-            let items = items.as_struct_opt()?;
-            let names = items.column_by_name("key")?.as_string_opt::<i32>()?;
-            let contents = items.column_by_name("value")?.as_binary_opt::<i32>()?;
-            let content = |item: usize| contents.is_valid(item).then(|| contents.value(item).to_vec());
-            of_record.extend((0..items.len()).map(|item| (names.value(item).to_owned(), content(item))));
-        }
-        letters.push(DeadLetter {
-            topic: topics.value(row).to_owned(),
-            partition: partitions.value(row),
-            offset: offsets.value(row),
-            timestamp_ms: timestamps.value(row),
-            key: keys.is_valid(row).then(|| keys.value(row).to_vec()),
-            value: values.is_valid(row).then(|| values.value(row).to_vec()),
-            headers: of_record,
-            reason: reasons.value(row).to_owned(),
-        });
-    }
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
     use kappa_core::partition::RejectedOffsets;
@@ -176,7 +120,10 @@ mod tests {
             key: None,
             value: None,
             headers: Vec::new(),
+            schema_id: None,
             reason: reason.to_owned(),
+            detail: String::new(),
+            attempt: 0,
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct LogFacts {
 }
 
 /// Properties of a client that only looks.
-pub(super) fn client_config(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
+pub(crate) fn client_config(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config
         .set("fetch.queue.backoff.ms", "1")

@@ -22,13 +22,13 @@ const STATE_PARTS: usize = 2;
 
 /// An object of the archive or of the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ListedObject {
-    pub(super) key: Path,
-    pub(super) size: u64,
-    pub(super) partition: i32,
-    pub(super) start: i64,
+pub(crate) struct ListedObject {
+    pub(crate) key: Path,
+    pub(crate) size: u64,
+    pub(crate) partition: i32,
+    pub(crate) start: i64,
     /// Of the key: hours since the epoch, UTC.
-    pub(super) hour: i64,
+    pub(crate) hour: i64,
 }
 
 /// The state of a topic.
@@ -42,13 +42,18 @@ pub(super) struct ListedState {
 
 /// What lies below a topic in the archive or the dead letters.
 #[derive(Debug, Default)]
-pub(super) struct ListedObjects {
-    pub(super) objects: Vec<ListedObject>,
+pub(crate) struct ListedObjects {
+    pub(crate) objects: Vec<ListedObject>,
     /// Keys that are none of the pipeline's.
     strays: Vec<Path>,
 }
 
 impl ListedObjects {
+    /// Takes keys out that are no segments' and yet known.
+    pub(crate) fn claim(&mut self, is_known: impl Fn(&Path) -> bool) {
+        self.strays.retain(|key| !is_known(key));
+    }
+
     /// Puts the strays into the report. `what` names the place.
     pub(super) fn tell(&self, what: &str, report: &Report) {
         report.examined(Check::Strays, "objects", (self.objects.len() + self.strays.len()) as u64);
@@ -59,7 +64,7 @@ impl ListedObjects {
 }
 
 /// The objects of a topic in the archive or the dead letters.
-pub(super) async fn list_segments(root: &StoreRoot, topic: &str) -> anyhow::Result<ListedObjects> {
+pub(crate) async fn list_segments(root: &StoreRoot, topic: &str) -> anyhow::Result<ListedObjects> {
     let prefix = root.prefix.clone().join(topic);
     let mut listed = ListedObjects::default();
     for (key, size) in list(root, &prefix, SEGMENT_PARTS).await? {
@@ -101,7 +106,7 @@ pub(super) async fn list_state(root: &StoreRoot, topic: &str, report: &Report) -
 
 /// All objects below a prefix, with their sizes; without the empty ones of fewer parts that some tools make of what they
 /// take for directories.
-async fn list(root: &StoreRoot, prefix: &Path, parts: usize) -> anyhow::Result<Vec<(Path, u64)>> {
+pub(crate) async fn list(root: &StoreRoot, prefix: &Path, parts: usize) -> anyhow::Result<Vec<(Path, u64)>> {
     let is_directory =
         |key: &Path, size| size == 0 && key.prefix_match(prefix).is_some_and(|rest| rest.count() < parts);
     let listed = retried(
@@ -122,7 +127,7 @@ async fn list(root: &StoreRoot, prefix: &Path, parts: usize) -> anyhow::Result<V
 }
 
 /// An object; `None` if there is none.
-pub(super) async fn read(root: &StoreRoot, key: &Path) -> anyhow::Result<Option<Bytes>> {
+pub(crate) async fn read(root: &StoreRoot, key: &Path) -> anyhow::Result<Option<Bytes>> {
     let get = || async { root.store.get(key).await?.bytes().await };
     match retried(key, get, |error| !matches!(error, Error::NotFound { .. })).await {
         Ok(content) => Ok(Some(content)),
@@ -132,7 +137,7 @@ pub(super) async fn read(root: &StoreRoot, key: &Path) -> anyhow::Result<Option<
 }
 
 /// Some tries: a passing failure is no finding, and a lasting one ends the verification.
-pub(super) async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+pub(crate) async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
     key: &Path,
     call: impl FnMut() -> F,
     is_passing: impl FnMut(&E) -> bool,

@@ -16,10 +16,11 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Shared;
 use super::chain::{Chain, Segment};
 use super::contents::check_hour;
-use super::dead_letters::{self, DeadLetter};
+use super::dead_letters;
 use super::kafka::ANSWER;
 use super::message::{digested, headers_of, timestamp_of};
 use super::report::Check;
+use crate::dead_letters::DeadLetter;
 
 /// How long the log may be silent although it should have records.
 const SILENCE: Duration = Duration::from_mins(1);

@@ -10,6 +10,7 @@
 //! | [`hot_rows`], [`compare`] | (B) rows of the hot store, read in slices and held against those expected |
 //! | [`view`] | (B) a sample of windows through the view that people query |
 //! | [`dead_letters`] | (D) every reject once, for the footer's reason |
+//! | [`redrives`] | (D) no dead letter was sent again twice |
 //! | [`log`] | (A, D) number, digest and raw bytes, where the log still has the records |
 //! | [`strays`] | (C) committed <= durable, (E) nothing else lies about |
 //! | [`report`] | differences in sentences |
@@ -24,13 +25,14 @@ mod contents;
 mod dead_letters;
 mod flags;
 mod hot_rows;
-mod kafka;
-mod listing;
+pub(crate) mod kafka;
+pub(crate) mod listing;
 mod log;
 mod message;
-mod progress;
+pub(crate) mod progress;
+mod redrives;
 mod replay;
-mod report;
+pub(crate) mod report;
 mod scope;
 mod segment_rows;
 mod strays;
@@ -58,12 +60,14 @@ use self::scope::Scope;
 use self::segment_rows::EventColumns;
 use self::view::Sample;
 use crate::config::{Config, KafkaConfig, StoreUrl};
+use crate::dlq::{self, purges};
 use crate::ops::advice::advised;
 use crate::ops::object_stores;
 use crate::partition::Stores;
 use crate::run::partition_settings;
 
 pub use report::Verification;
+pub(crate) use report::shown_time;
 pub use scope::parse_time;
 
 /// A gap may be a segment that was written while the archive was listed.
@@ -101,6 +105,8 @@ struct Shared {
     selected: BTreeSet<i32>,
     windows_expired_before_ms: i64,
     anomalies_expired_before_ms: i64,
+    /// Dead letters of hours before this one were purged on purpose.
+    purged_before_hour: Option<i64>,
     report: Report,
     progress: Progress,
     sample: Sample,
@@ -117,11 +123,13 @@ impl Shared {
             require_place(key, url)?;
         }
         let hot = HotReader::new(config)?;
+        let stores = object_stores::open_all(config)?;
         let horizon = |expired: Option<i64>| expired.unwrap_or(i64::MIN);
         Ok(Self {
             topic: config.kafka.topic.clone(),
             kafka: config.kafka.clone(),
-            stores: object_stores::open_all(config)?,
+            purged_before_hour: purges::horizon(&stores.dead_letters, &config.kafka.topic).await?,
+            stores,
             columns: EventColumns::new(&config.event),
             scope: Scope::new(selection.from, selection.to, settings.windows.length_ms),
             windows: settings.windows,
@@ -143,7 +151,7 @@ impl Shared {
 }
 
 /// A directory that is not there would be made, empty: a mistyped address is no archive without differences.
-fn require_place(key: &str, url: &StoreUrl) -> anyhow::Result<()> {
+pub(crate) fn require_place(key: &str, url: &StoreUrl) -> anyhow::Result<()> {
     let Ok(path) = url.as_url().to_file_path() else { return Ok(()) };
     if url.as_url().scheme() != "file" || path.is_dir() {
         return Ok(());
@@ -173,7 +181,8 @@ async fn look(shared: &Arc<Shared>, selection: &Selection) -> anyhow::Result<u64
         return Err(advised(format!("the topic has no partition {unknown}"), "correct --partition"));
     }
     let state = listing::list_state(&shared.stores.state, &shared.topic, &shared.report).await?;
-    let letters = listing::list_segments(&shared.stores.dead_letters, &shared.topic).await?;
+    let mut letters = listing::list_segments(&shared.stores.dead_letters, &shared.topic).await?;
+    letters.claim(|key| dlq::is_beside_dead_letters(&shared.stores.dead_letters.prefix, &shared.topic, key));
     letters.tell("dead letters", &shared.report);
     let footers = list_archive(shared, &log).await?;
     let partitions: BTreeSet<i32> = log.bounds.keys().copied().filter(|partition| shared.selects(*partition)).collect();
@@ -188,6 +197,7 @@ async fn look(shared: &Arc<Shared>, selection: &Selection) -> anyhow::Result<u64
     strays::check_committed(shared, &chains, &state, &log).await?;
     strays::check_objects(shared, &chains, &state, &letters.objects);
     strays::check_tables(shared, &log).await?;
+    redrives::check(shared).await?;
     Ok(events)
 }
 

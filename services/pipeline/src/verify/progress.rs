@@ -15,7 +15,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 /// Records gone through, of those that are to be.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     done: AtomicU64,
     of: AtomicU64,
@@ -24,7 +24,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             let template = "{bar:24} {percent:>3} %  {human_pos} of {human_len} records, {per_sec}, {eta} left  {msg}";
@@ -38,7 +38,7 @@ impl Progress {
     }
 
     /// What is being done.
-    pub(super) fn phase(&self, what: &str) {
+    pub(crate) fn phase(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
             None => self.line(what),
@@ -46,7 +46,7 @@ impl Progress {
     }
 
     /// So many more records are to be gone through.
-    pub(super) fn expect(&self, records: u64) {
+    pub(crate) fn expect(&self, records: u64) {
         let of = self.of.fetch_add(records, Ordering::Relaxed) + records;
         if let Some(bar) = &self.bar {
             bar.set_length(of);
@@ -54,7 +54,7 @@ impl Progress {
     }
 
     /// So many more were.
-    pub(super) fn done(&self, records: u64) {
+    pub(crate) fn done(&self, records: u64) {
         let done = self.done.fetch_add(records, Ordering::Relaxed) + records;
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -75,7 +75,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

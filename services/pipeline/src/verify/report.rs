@@ -226,7 +226,7 @@ impl fmt::Display for Verification {
 }
 
 /// A number with separators, for people.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -239,7 +239,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// A point in time, for people.
-pub(super) fn shown_time(time_ms: i64) -> String {
+pub(crate) fn shown_time(time_ms: i64) -> String {
     match chrono::DateTime::from_timestamp_millis(time_ms) {
         Some(time) => time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         None => format!("{time_ms} ms"),

@@ -166,6 +166,7 @@ impl BrokerThread {
         let outcome = delivery.read(&mut self.decompressor);
         delivery.send();
         let (next, arena_bytes) = (delivery.next, delivery.arena_bytes);
+        parcel.outlet.slot.note_without_records(delivery.records_end, next);
         self.board.note_read(parcel, arena_bytes);
         let lost = match outcome {
             Ok(()) => parcel.lost.clone(),
@@ -185,6 +186,8 @@ struct Pending<'a> {
     batch: LogBatch,
     /// Records below were delivered, or are not wanted.
     next: i64,
+    /// Behind the last record that was read.
+    records_end: i64,
     /// How many records are still to come, as far as the batches say.
     records_ahead: usize,
     arena_bytes: usize,
@@ -197,6 +200,7 @@ impl<'a> Pending<'a> {
             board,
             batch: LogBatch::default(),
             next: parcel.from,
+            records_end: parcel.from,
             records_ahead: parcel.records,
             arena_bytes: 0,
         }
@@ -248,6 +252,7 @@ impl<'a> Pending<'a> {
             self.batch.push(record.offset, record.timestamp_ms, record.key, record.value, sent_headers);
             headers.clear();
             self.next = record.offset + 1;
+            self.records_end = self.next;
             room -= 1;
             if room == 0 || self.batch.byte_len() >= DELIVERY_BYTES {
                 room = 0;
