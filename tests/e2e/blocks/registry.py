@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import requests
@@ -15,10 +16,15 @@ TIMEOUT = 20
 class Registry:
     url: str
 
-    def register(self, subject: str, schema: object, schema_type: str = "AVRO") -> int:
-        body = {"schema": json.dumps(schema)}
+    def register(
+        self, subject: str, schema: object, schema_type: str = "AVRO", references: Sequence[Mapping[str, object]] = ()
+    ) -> int:
+        """`references`: of other subjects, as {"name", "subject", "version"}."""
+        body: dict[str, object] = {"schema": json.dumps(schema)}
         if schema_type != "AVRO":
             body["schemaType"] = schema_type
+        if references:
+            body["references"] = list(references)
         answer = requests.post(f"{self.url}/subjects/{subject}/versions", json=body, timeout=TIMEOUT)
         assert answer.ok, f"registering {subject} answered {answer.status_code}: {answer.text}"
         return int(answer.json()["id"])

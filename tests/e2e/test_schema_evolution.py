@@ -1,0 +1,159 @@
+"""Schemas change while records flow: every change that Avro allows, interleaved, and each that it does not."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from conftest import WorldMaker
+
+from blocks.archive import check_chain, check_rejects
+from blocks.dead_letters import check_dead_letters
+from blocks.evolution import READER, Encoder, RefusedWriter, compatible_writers, decimals, incompatible_writers, raw_rows
+from blocks.object_store import parquet_of
+from blocks.records import Accepted, PlannedRecord, Rejected
+from blocks.schemas import frame
+from blocks.verification import check_sensors, check_windows
+from blocks.world import World
+
+RECORDS_OF_EACH = 25
+
+
+class Fleet:
+    """Sensors that write by many schemas at once, their records shuffled, in the log's own time."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world = world
+        self._random = random.Random(seed)
+        self._now_ms = int(time.time() * 1000) - 10 * 60_000
+        self._sequence = 0
+        self.refused: dict[int, RefusedWriter] = {}
+        self._subjects = 0
+
+    def register(self, schema: Any, references: tuple[tuple[str, Any], ...] = ()) -> int:
+        """By each of the strategies of subject names in turn; which one a schema came by makes no difference."""
+        self._subjects += 1
+        name = schema.get("name", "none")
+        topic = self._world.topic
+        subject = [f"{topic}-value-{self._subjects}", f"{topic}.{self._subjects}.{name}", f"{topic}-{name}-{self._subjects}"]
+        versions: list[dict[str, Any]] = []
+        for named, text in references:
+            of_it = f"{topic}-{named}"
+            uses = [version for version in versions if version["name"] in json.dumps(text)]
+            self._world.registry.register(of_it, text, references=uses)
+            versions.append({"name": named, "subject": of_it, "version": 1})
+        direct = [version for version in versions if version["name"] in json.dumps(schema)]
+        return self._world.registry.register(subject[self._subjects % 3], schema, references=direct)
+
+    def encoder(self, writer: Any) -> Encoder:
+        return Encoder(writer, READER, self.register(writer.schema, writer.references))
+
+    def refuse(self, writer: RefusedWriter) -> int:
+        schema_id = self.register(writer.schema)
+        self.refused[schema_id] = writer
+        return schema_id
+
+    def wave(self, encoders: list[Encoder], refused: list[int]) -> list[PlannedRecord]:
+        """Records of all of them, one behind the other in no order."""
+        turns: list[Encoder | int] = [writer for writer in [*encoders, *refused] for _ in range(RECORDS_OF_EACH)]
+        self._random.shuffle(turns)
+        return list(self._records(turns))
+
+    def _records(self, turns: list[Encoder | int]) -> Iterator[PlannedRecord]:
+        for writer in turns:
+            self._now_ms += self._random.randint(20, 400)
+            partition = self._random.randrange(self._world.partitions)
+            if isinstance(writer, int):
+                value = frame(writer, self._random.randbytes(30))
+                yield PlannedRecord(partition, None, value, (), self._now_ms, Rejected("incompatible_schema", writer))
+                continue
+            value = writer.value(self._event(), self._random)
+            body = writer.body(value)
+            seen = writer.resolved(body)
+            fate = Accepted(seen, writer.schema_id, writer.extra(value))
+            yield PlannedRecord(partition, None, frame(writer.schema_id, body), (), self._now_ms, fate)
+
+    def _event(self) -> dict[str, Any]:
+        chosen = self._random
+        return {
+            "sensor_id": f"sensor-{chosen.randrange(5)}",
+            "metric": chosen.choice(["TEMPERATURE", "HUMIDITY", "OTHER"]),
+            "event_time": self._now_ms - chosen.choice([0, 0, 100, 20_000]),
+            "value": chosen.choice([20.25, 21.0, 22.5]),
+            "quality": chosen.choice(["GOOD", "GOOD", "BAD"]),
+            "site": chosen.choice([None, "north"]),
+        }
+
+
+def _reads_by(world: World, reader: dict[str, Any], name: str = "reader") -> dict[str, dict[str, Any]]:
+    file = world.directory / f"{name}.avsc"
+    file.write_text(json.dumps(reader, ensure_ascii=False))
+    if reader not in world.readers:
+        world.readers.append(reader)
+    return {"event": {"schema": str(file)}}
+
+
+def _check_rows(world: World) -> None:
+    """Each accepted record is archived once, each of its fields as fastavro reads it."""
+    accepted = world.sent.accepted()
+    seen = set()
+    for content in world.archive_place.read_all().values():
+        for row in raw_rows(parquet_of(content).read()):
+            place = (row["_partition"], row["_offset"])
+            record, fate = accepted[place]
+            expected = decimals(fate.event)
+            found = {name: row[name] for name in expected}
+            where = f"{place}, schema {fate.schema_id}"
+            for name, value in expected.items():
+                assert _same(found[name], value), f"{where}: `{name}` is {found[name]!r}, fastavro reads {value!r}"
+            extra = None if row["_extra"] is None else json.loads(row["_extra"])
+            assert extra == fate.extra, f"{where}: _extra is {extra}, expected {fate.extra}"
+            assert row["_schema_id"] == fate.schema_id and row["_timestamp"] == record.timestamp_ms, where
+            seen.add(place)
+    assert seen == set(accepted)
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Equal, with types, and floats by their bits."""
+    if type(found) is not type(expected):
+        return False
+    if isinstance(found, dict):
+        return found.keys() == expected.keys() and all(_same(found[name], expected[name]) for name in found)
+    if isinstance(found, (list, tuple)):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return found.hex() == expected.hex() if isinstance(found, float) else found == expected
+
+
+def test_every_change_flows_without_a_restart(make_world: WorldMaker) -> None:
+    """Known writers and new ones, record by record behind one another; what cannot be read hurts nobody else."""
+    world = make_world()
+    kappa = world.start(_reads_by(world, READER))
+    kappa.wait_until_ready()
+    fleet = Fleet(world, seed=11)
+    writers, broken = compatible_writers(), incompatible_writers()
+    first = [fleet.encoder(writer) for writer in writers[::2]]
+    refused = [fleet.refuse(writer) for writer in broken[::2]]
+    world.producer.send(fleet.wave(first, refused))
+    # While these flow, others are deployed.
+    everyone = first + [fleet.encoder(writer) for writer in writers[1::2]]
+    refused += [fleet.refuse(writer) for writer in broken[1::2]]
+    world.producer.send(fleet.wave(everyone, refused))
+    world.wait_until_committed()
+    assert kappa.terminate() == 0
+
+    archive, letters = world.read_archive(with_rows=False), world.read_dead_letters()
+    check_chain(archive, world.sent)
+    check_rejects(archive, world.sent)
+    _check_rows(world)
+    check_dead_letters(letters, world.sent, archive)
+    for letter in letters.values():
+        writer = fleet.refused[int(str(letter["schema_id"]))]
+        where = f"field `{writer.field}`: " if writer.field else ""
+        assert letter["detail"] == f"{where}{writer.rule} (Avro 1.12, Schema Resolution)", writer.name
+    check_windows(world.hot_store, world.sent, world.oracle, archive)
+    check_sensors(world.hot_store, world.sent)
+    result = world.kappa_verify()
+    assert result.code == 0, result.text
