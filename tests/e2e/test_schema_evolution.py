@@ -13,6 +13,7 @@ from conftest import WorldMaker
 from blocks.archive import check_chain, check_rejects
 from blocks.dead_letters import check_dead_letters
 from blocks.evolution import READER, Encoder, RefusedWriter, compatible_writers, decimals, incompatible_writers, raw_rows
+from blocks.kappa_process import KappaProcess
 from blocks.object_store import parquet_of
 from blocks.records import Accepted, PlannedRecord, Rejected
 from blocks.schemas import frame
@@ -127,6 +128,23 @@ def _same(found: Any, expected: Any) -> bool:
     return found.hex() == expected.hex() if isinstance(found, float) else found == expected
 
 
+def _check_told_once(kappa: KappaProcess, fleet: Fleet) -> None:
+    """Log, status and metric name each unreadable schema with its field and rule, however many records there were."""
+    told = {int(entry["schema"]): entry for entry in kappa.status()["refused_schemas"]}
+    assert told.keys() == fleet.refused.keys()
+    lines = [line for line in kappa.log().splitlines() if "records of a schema go to the dead letters" in line]
+    assert len(lines) == len(fleet.refused), lines
+    for schema_id, writer in fleet.refused.items():
+        entry = told[schema_id]
+        assert (entry["reason"], entry["field"]) == ("incompatible_schema", writer.field), writer.name
+        assert entry["rule"] == f"{writer.rule} (Avro 1.12, Schema Resolution)", writer.name
+        labels = {"schema": str(schema_id), "reason": entry["reason"], "field": writer.field, "rule": entry["rule"]}
+        seen = kappa.metric("kappa_refused_schema_last_seen_timestamp_seconds", **labels)
+        assert seen is not None and abs(time.time() - seen) < 60, writer.name
+        line = next(line for line in lines if f'schema="{schema_id}"' in line)
+        assert writer.rule in line and f'field="{writer.field}"' in line, line
+
+
 def test_every_change_flows_without_a_restart(make_world: WorldMaker) -> None:
     """Known writers and new ones, record by record behind one another; what cannot be read hurts nobody else."""
     world = make_world()
@@ -142,6 +160,7 @@ def test_every_change_flows_without_a_restart(make_world: WorldMaker) -> None:
     refused += [fleet.refuse(writer) for writer in broken[1::2]]
     world.producer.send(fleet.wave(everyone, refused))
     world.wait_until_committed()
+    _check_told_once(kappa, fleet)
     assert kappa.terminate() == 0
 
     archive, letters = world.read_archive(with_rows=False), world.read_dead_letters()
