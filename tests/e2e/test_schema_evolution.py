@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from conftest import WorldMaker
@@ -28,6 +29,9 @@ class Fleet:
 
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
+        # The schema that the pipeline reads by, and what it calls the fields of an event.
+        self.reader: dict[str, Any] = READER
+        self.names: dict[str, str] = {}
         self._random = random.Random(seed)
         self._now_ms = int(time.time() * 1000) - 10 * 60_000
         self._sequence = 0
@@ -50,7 +54,11 @@ class Fleet:
         return self._world.registry.register(subject[self._subjects % 3], schema, references=direct)
 
     def encoder(self, writer: Any) -> Encoder:
-        return Encoder(writer, READER, self.register(writer.schema, writer.references))
+        return Encoder(writer, self.reader, self.register(writer.schema, writer.references))
+
+    def upgraded(self, encoders: list[Encoder]) -> list[Encoder]:
+        """The same writers, now that the reader is another."""
+        return [Encoder(encoder.writer, self.reader, encoder.schema_id) for encoder in encoders]
 
     def refuse(self, writer: RefusedWriter) -> int:
         schema_id = self.register(writer.schema)
@@ -74,6 +82,7 @@ class Fleet:
             value = writer.value(self._event(), self._random)
             body = writer.body(value)
             seen = writer.resolved(body)
+            seen |= {role: seen[name] for role, name in self.names.items()}
             fate = Accepted(seen, writer.schema_id, writer.extra(value))
             yield PlannedRecord(partition, None, frame(writer.schema_id, body), (), self._now_ms, fate)
 
@@ -97,15 +106,16 @@ def _reads_by(world: World, reader: dict[str, Any], name: str = "reader") -> dic
     return {"event": {"schema": str(file)}}
 
 
-def _check_rows(world: World) -> None:
-    """Each accepted record is archived once, each of its fields as fastavro reads it."""
+def _check_rows(world: World, roles: Container[str] = ()) -> None:
+    """Each accepted record is archived once, each of its fields as fastavro reads it. `roles`: what an event calls a field
+    that has another name in the schema by now."""
     accepted = world.sent.accepted()
     seen = set()
     for content in world.archive_place.read_all().values():
         for row in raw_rows(parquet_of(content).read()):
             place = (row["_partition"], row["_offset"])
             record, fate = accepted[place]
-            expected = decimals(fate.event)
+            expected = {name: value for name, value in decimals(fate.event).items() if name not in roles or name in row}
             found = {name: row[name] for name in expected}
             where = f"{place}, schema {fate.schema_id}"
             for name, value in expected.items():
@@ -176,3 +186,90 @@ def test_every_change_flows_without_a_restart(make_world: WorldMaker) -> None:
     check_sensors(world.hot_store, world.sent)
     result = world.kappa_verify()
     assert result.code == 0, result.text
+
+
+def _upgraded_reader() -> dict[str, Any]:
+    """The next version: fields renamed, one promoted, one gone, two new; and a metric that was OTHER until now."""
+    renamed = {"value": "reading", "site": "location"}
+    fields: list[dict[str, Any]] = [
+        {**field, "name": renamed.get(field["name"], field["name"]), "aliases": [field["name"], *field.get("aliases", [])]}
+        if field["name"] in renamed else field
+        for field in READER["fields"] if field["name"] != "flag"
+    ]  # fmt: skip
+    metric = {"type": "enum", "name": "Kind", "aliases": ["Quantity"], "symbols": ["FLOW", "TEMPERATURE", "HUMIDITY", "OTHER"], "default": "OTHER"}
+    types = {"metric": metric, "int32": "long"}
+    fields = [field | {"type": types[field["name"]]} if field["name"] in types else field for field in fields]
+    new = [{"name": "firmware", "type": "string", "default": "unknown"}, {"name": "new_int", "type": ["null", "long"], "default": None}]
+    return READER | {"fields": new + fields}
+
+
+NEW_NAMES = {"value": "reading", "site": "location"}
+
+
+def test_the_reader_is_upgraded_in_mid_stream(make_world: WorldMaker) -> None:
+    """Windows go on over the restart, also where the old process died in the middle of a seal; what was archived before
+    and after is verified, and read, as one."""
+    world = make_world(partitions=1)
+    before = _reads_by(world, READER)
+    kappa = world.start(before)
+    fleet = Fleet(world, seed=12)
+    by_name = {writer.name: writer for writer in compatible_writers()}
+    names = ["the same", "fields added in front", "enum symbols that the reader lacks", "much at once", "int to long and double"]
+    encoders = [fleet.encoder(by_name[name]) for name in names]
+    world.producer.send(fleet.wave(encoders, []))
+    world.wait_until_committed()
+    assert kappa.terminate() == 0
+    assert (result := world.kappa_verify()).code == 0, result.text
+
+    # The old version once more. It dies when its segment is in the archive, and nothing else of it is durable.
+    in_the_old_segment = fleet.wave(encoders, [])
+    world.producer.send(in_the_old_segment)
+    dying = world.start({**before, "hot_store": {"emit_interval": "1h"}}, {"KAPPA_FAIL_POINT": "Archived:1:KILL"})
+    assert dying.wait_for_end(60) == -signal.SIGKILL, dying.log_tail()
+    archived = world.read_archive(with_rows=False).ends()
+
+    fleet.reader, fleet.names = _upgraded_reader(), NEW_NAMES
+    after = _reads_by(world, fleet.reader, "upgraded")
+    after["event"] |= fleet.names
+    upgraded = world.start(after)
+    upgraded.wait_until_ready()
+    world.producer.send(fleet.wave(fleet.upgraded(encoders), []))
+    world.wait_until_committed()
+    assert "another version of the reader schema" in upgraded.log(), "nothing was adopted"
+    assert upgraded.terminate() == 0
+    assert archived == {0: world.sent.end_offsets()[0] - len(names) * RECORDS_OF_EACH}
+
+    archive = world.read_archive(with_rows=False)
+    readers = [segment.reader for segment in archive.segments[0]]
+    assert readers[0] == READER and readers[-1] == fleet.reader
+    check_chain(archive, world.sent)
+    check_rejects(archive, world.sent)
+    _check_rows(world, roles=NEW_NAMES)
+    _check_windows_went_on(world, archived[0])
+    check_windows(world.hot_store, world.sent, world.oracle, archive)
+    metrics = {fate.event["metric"] for (_, offset), (_, fate) in world.sent.accepted().items() if offset >= archived[0]}
+    assert "FLOW" in metrics, "no record shows what the new reader knows"
+    result = world.kappa_verify()
+    assert result.code == 0, result.text
+
+
+def _check_windows_went_on(world: World, restarted_at: int) -> None:
+    """Some window has events of before and of after in one row."""
+    windows = world.oracle.partition(world.sent, 0).on_time.values()
+    over_it = [seen for seen in windows if seen[0].offset < restarted_at <= seen[-1].offset]
+    assert over_it, "no window was open over the restart"
+
+
+def test_a_reader_of_other_keys_is_refused(make_world: WorldMaker) -> None:
+    """Series would change their meaning: the partition stops and says so, and goes on with the old settings."""
+    world = make_world(partitions=1)
+    kappa = world.start()
+    world.producer.send(world.stream(seed=13, broken_share=0).take(300))
+    world.wait_until_committed()
+    assert kappa.terminate() == 0
+    other = world.start({"event": {"key": "sensor_id"}})
+    stopped = other.wait_for_state(0, "stopped_loudly")
+    assert "event.key = 2 fields, now it is 1" in stopped["last_error"], stopped
+    assert other.terminate() == 1
+    assert world.start().terminate() == 0
+    world.verify_everything()

@@ -122,7 +122,7 @@ impl Shared {
             topic: config.kafka.topic.clone(),
             kafka: config.kafka.clone(),
             stores: object_stores::open_all(config)?,
-            columns: EventColumns::new(&config.event),
+            columns: EventColumns::new(&config.event, &settings.reader),
             scope: Scope::new(selection.from, selection.to, settings.windows.length_ms),
             windows: settings.windows,
             detector: settings.detector,
@@ -203,7 +203,7 @@ async fn list_archive(shared: &Shared, log: &LogFacts) -> anyhow::Result<Footers
             .partition(|object| log.bounds.contains_key(&object.partition));
         let count = known.len();
         let archive = &shared.stores.archive.store;
-        let footers = chain::read_footers(archive, &shared.topic, known, &shared.columns.time).await?;
+        let footers = chain::read_footers(archive, &shared.topic, known, &shared.columns).await?;
         if footers.have_gaps() && !second_look {
             second_look = true;
             tokio::time::sleep(BEFORE_SECOND_LOOK).await;
