@@ -93,7 +93,8 @@ def test_check_names_the_field_and_the_rule_of_the_registry(make_world: WorldMak
     retyped["fields"] = [field | {"default": None} if field["name"] == "battery" else field for field in retyped["fields"]]
     report = repository.json("check", repository.file("retyped.avsc", retyped), code=1)
     assert [refused["version"] for refused in report["registry"]["refused"]] == [1]
-    assert report["registry"]["refused"][0]["findings"][0]["field"] == "battery"
+    (finding,) = report["registry"]["refused"][0]["findings"]
+    assert (finding["field"], finding["effect"]) == ("battery", "some_refused")
 
 
 def test_check_knows_what_an_event_needs(make_world: WorldMaker) -> None:
@@ -142,6 +143,11 @@ def test_types_of_other_subjects_and_each_strategy(make_world: WorldMaker) -> No
         assert latest["references"] == [{"name": name, "subject": f"{name}-value", "version": 1}]
     history = repository.json("history")
     assert [version["pipeline"]["ok"] for version in history["versions"]] == [True, True]
+    # The rule holds for what refers to others, too.
+    registry.set_rule(repository.subject, "BACKWARD")
+    v3 = repository.file("v3.avsc", _changed({"name": "position", "type": ["null", name], "default": None}, {"name": "firmware", "type": "string"}))
+    refused = repository.json("check", v3, *reference, code=1)["registry"]["refused"]
+    assert [finding["field"] for finding in refused[0]["findings"]] == ["firmware"]
 
 
 def test_diff_and_history(make_world: WorldMaker) -> None:

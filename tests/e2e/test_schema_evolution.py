@@ -224,7 +224,7 @@ def test_the_reader_is_upgraded_in_mid_stream(make_world: WorldMaker) -> None:
     # The old version once more. It dies when its segment is in the archive, and nothing else of it is durable.
     in_the_old_segment = fleet.wave(encoders, [])
     world.producer.send(in_the_old_segment)
-    dying = world.start({**before, "hot_store": {"emit_interval": "1h"}}, {"KAPPA_FAIL_POINT": "Archived:1:KILL"})
+    dying = world.start(before, {"KAPPA_FAIL_POINT": "Archived:1:KILL"})
     assert dying.wait_for_end(60) == -signal.SIGKILL, dying.log_tail()
     archived = world.read_archive(with_rows=False).ends()
 
@@ -271,5 +271,7 @@ def test_a_reader_of_other_keys_is_refused(make_world: WorldMaker) -> None:
     stopped = other.wait_for_state(0, "stopped_loudly")
     assert "event.key = 2 fields, now it is 1" in stopped["last_error"], stopped
     assert other.terminate() == 1
-    assert world.start().terminate() == 0
+    again = world.start()
+    again.wait_until_ready()
+    assert again.terminate() == 0
     world.verify_everything()

@@ -28,11 +28,12 @@ pub struct Finding {
 pub enum Effect {
     /// No record of the writer can be read.
     Unreadable,
-    /// Records with certain values cannot be read.
+    /// Records with certain values cannot be read: a branch or a symbol that the reader lacks. Registries call that
+    /// incompatible.
     SomeRefused,
     /// What is read does not mean what was written.
     Reinterpreted,
-    /// Read in another form, without loss.
+    /// Read in another form, as the specification promotes it.
     Converted,
     /// Only the reader has it: its default is read.
     Defaulted,
@@ -194,7 +195,7 @@ impl Explainer<'_> {
             }
             (Kind::Bytes, Kind::String) => {
                 self.find(
-                    Effect::SomeRefused,
+                    Effect::Converted,
                     "bytes are read as string; those that are not UTF-8 are refused".to_owned(),
                 );
             }

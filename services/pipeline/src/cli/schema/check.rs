@@ -52,6 +52,8 @@ struct RegistryVerdict {
     ok: bool,
     /// Such as BACKWARD; null where the registry does not tell.
     rule: Option<String>,
+    /// Why the rule was applied here and not by the registry: some cannot judge schemas with references.
+    judged_here_because: Option<String>,
     /// Versions that it may not follow.
     refused: Vec<RefusedVersion>,
 }
@@ -110,23 +112,27 @@ async fn ask_registry(
     let Proposal { subject, registry, .. } = proposal;
     let rule = registry.rule(subject).await.ok();
     let Some(latest) = latest else {
-        return Ok(RegistryVerdict { ok: true, rule, refused: Vec::new() });
+        return Ok(RegistryVerdict { ok: true, rule, judged_here_because: None, refused: Vec::new() });
     };
     let is_transitive = rule.as_ref().is_some_and(|rule| rule.ends_with("_TRANSITIVE"));
     let versions = if is_transitive { registry.versions(subject).await? } else { vec![latest.version] };
-    let mut refused = Vec::new();
+    let (mut refused, mut judged_here_because) = (Vec::new(), None);
     for version in versions {
-        let answer = match registry.check_compatibility(subject, version, &proposal.schema).await {
+        let (compatible, messages) = match registry.check_compatibility(subject, version, &proposal.schema).await {
+            Err(RegistryError::Refused { message, .. }) if proposal.is_valid_with_references() => {
+                judged_here_because = Some(message);
+                (against(proposal, rule.as_deref(), version).await?.is_empty(), Vec::new())
+            }
             // Not a schema at all, for the registry.
             Err(RegistryError::Refused { message, .. }) => (false, vec![message]),
             answer => answer.map(|answer| (answer.compatible, answer.messages))?,
         };
-        if let (false, messages) = answer {
+        if !compatible {
             let findings = against(proposal, rule.as_deref(), version).await?;
             refused.push(RefusedVersion { version, findings, messages });
         }
     }
-    Ok(RegistryVerdict { ok: refused.is_empty(), rule, refused })
+    Ok(RegistryVerdict { ok: refused.is_empty(), rule, judged_here_because, refused })
 }
 
 /// What the rule has against following that version.
@@ -158,9 +164,13 @@ fn print(report: &Report) {
             }
         }
     }
-    match pipeline.ok {
-        true => println!("pipeline   yes: records of this schema can be read"),
-        false => println!("pipeline   NO: records of this schema go to the dead letters, or would be counted wrongly"),
+    if let Some(because) = &registry.judged_here_because {
+        println!("  by that rule, applied here: the registry does not judge schemas with references ({because})");
+    }
+    if pipeline.ok {
+        println!("pipeline   yes: records of this schema can be read");
+    } else {
+        println!("pipeline   NO: records of this schema go to the dead letters, or would be counted wrongly");
     }
     print!("{}", listed(&pipeline.findings, "  "));
     if let Some(version) = report.follows {

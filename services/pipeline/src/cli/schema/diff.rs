@@ -72,13 +72,14 @@ impl Direction {
         rule.starts_with(name) || rule.starts_with("FULL")
     }
 
-    /// Why it cannot, field by field; empty if it can.
+    /// Why it cannot read every record, field by field; empty if it can.
     pub(super) fn broken(self, old: &AvroSchema, new: &AvroSchema) -> Vec<Judged> {
         let (writer, reader) = match self {
             Self::Backward => (old, new),
             Self::Forward => (new, old),
         };
-        let unreadable = writer.read_by(reader).into_iter().filter(|finding| finding.effect == Effect::Unreadable);
+        let is_broken = |effect: Effect| matches!(effect, Effect::Unreadable | Effect::SomeRefused);
+        let unreadable = writer.read_by(reader).into_iter().filter(|finding| is_broken(finding.effect));
         let judged = unreadable.map(|finding| Judged {
             verdict: Verdict::No,
             field: finding.field,

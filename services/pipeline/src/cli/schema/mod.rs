@@ -132,6 +132,11 @@ impl Proposal {
         Ok(Self { file: arguments.file.clone(), subject, schema, references, config, reader, registry })
     }
 
+    /// Whether it takes types from other subjects, and is a schema together with them.
+    fn is_valid_with_references(&self) -> bool {
+        !self.references.is_empty() && AvroSchema::parse(&self.schema.avsc, &self.references).is_ok()
+    }
+
     /// What this pipeline would make of its records.
     fn judgement(&self) -> Judgement {
         Judgement::of_writer(&self.schema.avsc, &self.references, &self.reader, &self.config)
