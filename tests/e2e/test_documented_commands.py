@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,22 @@ def _directory(path: Path, stack: Stack) -> None:
     (path / "bin" / "kappa").symlink_to(binary())
 
 
+def _run(script: Path, environment: dict[str, str]) -> tuple[int, str, str]:
+    """In a session of its own, so that nothing of it stays when it takes too long."""
+    out, err = script.with_suffix(".out"), script.with_suffix(".err")
+    with out.open("wb") as output, err.open("wb") as error:
+        process = subprocess.Popen(
+            ["bash", str(script)], cwd=script.parent, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=error,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+    return code, out.read_text(), err.read_text()
+
+
 def test_the_page_on_schemas_that_change(stack: Stack, tmp_path: Path) -> None:
     steps = _steps(PAGE.read_text())
     assert steps[0].commands.strip() == SETUP
@@ -82,14 +98,11 @@ def test_the_page_on_schemas_that_change(stack: Stack, tmp_path: Path) -> None:
     }
     script = tmp_path / "page.sh"
     script.write_text(_script(steps[1:]))
-    result = subprocess.run(
-        ["bash", str(script)], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=SECONDS, check=False,
-    )  # fmt: skip
-    outputs, errors = _outputs(result.stdout), _outputs(result.stderr)
+    code, output, error = _run(script, environment)
+    outputs, errors = _outputs(output), _outputs(error)
     last = max(outputs)
     log = tmp_path / "target" / "evolution" / "kappa.log"
     tail = log.read_text()[-1500:] if log.exists() else ""
-    assert result.returncode == 0, f"the block at line {last} of {shlex.quote(str(PAGE))} failed:\n{outputs[last]}\n{errors[last]}\n{tail}"
+    assert code == 0, f"the block at line {last} of {PAGE} ended with {code}:\n{outputs[last]}\n{errors[last]}\n{tail}"
     for step in steps[1:]:
         _check_printed(step, outputs[step.line])
