@@ -147,22 +147,22 @@ impl Comparison<'_> {
     fn record(&mut self, old: &[Field], new: &[Field]) {
         let sources = sources(old, new);
         for (field, source) in new.iter().zip(&sources) {
-            self.inside(&field.name, |this| match source {
-                Some(source) => this.field(&old[*source], field),
-                None => {
-                    let default = field.default.as_ref();
-                    let default =
-                        default.map_or_else(|| "no default".to_owned(), |default| format!("default {default}"));
-                    let of = type_text(this.new, field.node);
-                    this.note(ChangeKind::Added, format!("{of}, {default}"));
+            self.inside(&field.name, |this| {
+                if let Some(source) = source {
+                    return this.field(&old[*source], field);
                 }
+                let default = field.default.as_ref();
+                let default = default.map_or_else(|| "no default".to_owned(), |default| format!("default {default}"));
+                let of = type_text(this.new, field.node);
+                this.note(ChangeKind::Added, format!("{of}, {default}"));
             });
         }
         let common: Vec<usize> = sources.iter().flatten().copied().collect();
         if !common.is_sorted() {
             self.altered("fields in another order".to_owned());
         }
-        for (_, field) in old.iter().enumerate().filter(|(index, _)| !common.contains(index)) {
+        let removed = (0..old.len()).filter(|index| !common.contains(index));
+        for field in removed.map(|index| &old[index]) {
             self.inside(&field.name, |this| this.note(ChangeKind::Removed, type_text(this.old, field.node)));
         }
     }

@@ -115,24 +115,25 @@ impl Explainer<'_> {
         if self.steps > MOST_STEPS {
             return self.find(Effect::Unreadable, rules::TOO_INTRICATE.to_owned());
         }
-        if let Kind::Union(branches) = &self.writer.node(writer).kind {
-            return self.writer_union(branches.clone(), reader);
+        let (writer_schema, reader_schema) = (self.writer, self.reader);
+        if let Kind::Union(branches) = &writer_schema.node(writer).kind {
+            return self.writer_union(branches, reader);
         }
-        if let Kind::Union(branches) = &self.reader.node(reader).kind {
-            return self.reader_union(writer, branches.clone());
+        if let Kind::Union(branches) = &reader_schema.node(reader).kind {
+            return self.reader_union(writer, branches);
         }
         self.plain(writer, reader);
     }
 
-    fn writer_union(&mut self, branches: Vec<NodeId>, reader: NodeId) {
+    fn writer_union(&mut self, branches: &[NodeId], reader: NodeId) {
         let outcomes: Vec<_> = branches.iter().map(|branch| self.apart(|this| this.value(*branch, reader))).collect();
         if outcomes.iter().all(|outcome| is_unreadable(outcome)) {
             return self.add(outcomes.into_iter().next().unwrap_or_default());
         }
-        for (branch, outcome) in branches.into_iter().zip(outcomes) {
+        for (branch, outcome) in branches.iter().zip(outcomes) {
             match first_unreadable(&outcome) {
                 Some(broken) => {
-                    let sentence = rules::refused_branch(self.writer.describe(branch), &broken.sentence);
+                    let sentence = rules::refused_branch(self.writer.describe(*branch), &broken.sentence);
                     self.find(Effect::SomeRefused, sentence);
                 }
                 None => self.add(outcome),
@@ -140,9 +141,9 @@ impl Explainer<'_> {
         }
     }
 
-    fn reader_union(&mut self, writer: NodeId, branches: Vec<NodeId>) {
+    fn reader_union(&mut self, writer: NodeId, branches: &[NodeId]) {
         let mut first_outcome = None;
-        for branch in closest_first((self.writer, writer), (self.reader, &branches)) {
+        for branch in closest_first((self.writer, writer), (self.reader, branches)) {
             let outcome = self.apart(|this| this.plain(writer, branch));
             if !is_unreadable(&outcome) {
                 return self.add(outcome);
@@ -247,19 +248,13 @@ impl Explainer<'_> {
             return;
         }
         let missing = missing.join(", ");
-        match default {
-            Some(default) => {
-                self.find(
-                    Effect::Reinterpreted,
-                    format!("{missing}: read as `{default}`, the default of the reader's enum"),
-                );
-            }
-            None => {
-                let sentence = format!(
-                    "{missing}: not in the reader's enum, which has no default; records that have it are refused"
-                );
-                self.find(Effect::SomeRefused, sentence);
-            }
+        if let Some(default) = default {
+            let sentence = format!("{missing}: read as `{default}`, the default of the reader's enum");
+            self.find(Effect::Reinterpreted, sentence);
+        } else {
+            let sentence =
+                format!("{missing}: not in the reader's enum, which has no default; records that have it are refused");
+            self.find(Effect::SomeRefused, sentence);
         }
     }
 
