@@ -59,6 +59,7 @@ impl SegmentFormat {
     }
 
     /// For tests that make thousands of small files: there a compressor's tables cost more than the rows.
+    #[must_use]
     pub fn without_compression(mut self) -> Self {
         self.compression = Compression::UNCOMPRESSED;
         self.properties = self.properties.into_builder().set_compression(self.compression).build();

@@ -154,7 +154,7 @@ fn print(report: &Report) {
     match report.follows {
         None => println!("registry   yes: {subject} is new ({rule})"),
         Some(version) if registry.ok => {
-            println!("registry   yes: {rule} lets it follow version {version} of {subject}")
+            println!("registry   yes: {rule} lets it follow version {version} of {subject}");
         }
         Some(_) => {
             for refused in &registry.refused {
