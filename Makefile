@@ -1,4 +1,6 @@
-# make demo [FOR=60s] [RATE=50000]   the whole pipeline on this machine, with a live fleet of sensors
+# make demo [FOR=60s] [RATE=50000] [EVOLVE=1]
+#                                    the whole pipeline on this machine, with a live fleet of sensors; EVOLVE=1: the
+#                                    schema changes under load
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
 # make soak [SEEDS=1000000]          the protocol, simulated with that many seeds: crashes, zombies, pauses, lost answers
 # make lint                          formatting, clippy, licences and advisories
@@ -11,6 +13,7 @@
 
 FOR      ?=
 RATE     ?=
+EVOLVE   ?=
 SCENARIO ?= steady
 TARGET   ?= local
 CASES    ?= main
@@ -34,7 +37,7 @@ demo:
 	@tests/require cargo cc perl make python3
 	@$(MAKE) --no-print-directory build
 	@deploy/local/python-env demo > /dev/null
-	$(KAPPA) demo $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR))
+	$(KAPPA) demo $(if $(RATE),--rate $(RATE)) $(if $(FOR),--for $(FOR)) $(if $(EVOLVE),--evolve)
 
 test:
 	@tests/run

@@ -82,7 +82,7 @@ def test_schema_check_registers_nothing(make_world: WorldMaker) -> None:
         result = world.command("schema", "check", "--config", file, _schema_file(world.directory, schema))
         assert result.code == code, f"{schema} gave {result.code}: {result.text}"
     missing = world.command("schema", "check", "--config", file, str(world.directory / "nowhere.avsc"))
-    assert missing.code == 1 and "nowhere.avsc" in missing.stderr
+    assert missing.code == 2 and "nowhere.avsc" in missing.stderr
     assert world.registry.versions(subject) == versions
 
 

@@ -131,3 +131,15 @@ def test_a_killed_demo_leaves_no_clickhouse_behind(terminal: Terminal) -> None:
     terminal.process.send_signal(signal.SIGKILL)
     terminal.process.wait(10)
     _assert_gone(children)
+
+
+def test_the_schema_changes_under_load_and_nothing_stops(tmp_path: Path) -> None:
+    """Without a terminal, as in CI: the comparison counts what came by the new schema, too."""
+    command = [str(binary()), "demo", "--for", "9s", "--evolve", "--rate", "2000", "--sensors", "200", "--partitions", "3"]
+    command += ["--python", sys.executable, "--dir", str(tmp_path / "demo"), "--page", "127.0.0.1:0"]
+    result = subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+    assert "Everything that was produced is found, once, in its place." in result.stdout, result.stdout[-3000:]
+    line = re.search(r"events by the new schema: rows in Parquet +([\d,]+) +([\d,]+) +OK", result.stdout)
+    assert line and line[1] == line[2] and int(line[1].replace(",", "")) > 500, result.stdout[-3000:]
+    assert re.search(r"with the fields that the reader does not know +" + line[1] + r" .*OK", result.stdout), result.stdout[-3000:]

@@ -122,6 +122,20 @@ impl Reject {
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
+
+    /// The field at fault, by its path, and what is wrong with it; an empty path where it is the record as a whole.
+    pub fn field_and_problem(&self) -> (&str, &str) {
+        let about_a_field = self.detail.strip_prefix(FIELD).and_then(|rest| rest.split_once(PROBLEM));
+        about_a_field.unwrap_or(("", &self.detail))
+    }
+}
+
+const FIELD: &str = "field `";
+const PROBLEM: &str = "`: ";
+
+/// The sentence about a field; an empty path stands for the record as a whole.
+pub(crate) fn about_field(path: &str, problem: &str) -> String {
+    if path.is_empty() { problem.to_owned() } else { format!("{FIELD}{path}{PROBLEM}{problem}") }
 }
 
 #[cfg(test)]
@@ -136,5 +150,13 @@ mod tests {
         }
         assert_eq!(Reason::parse("contract_range").map(|reason| reason.name()).as_deref(), Some("contract_range"));
         assert_eq!(Reason::parse("no_such_reason"), None);
+    }
+
+    #[test]
+    fn the_field_of_a_sentence_is_found_again() {
+        for (path, problem) in [("a.b[]", "the writer's `X`: no"), ("", "no record")] {
+            let reject = Reject::new(Reason::IncompatibleSchema, about_field(path, problem));
+            assert_eq!(reject.field_and_problem(), (path, problem));
+        }
     }
 }

@@ -8,7 +8,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{AvroResult, Schema};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
-use kappa_core::decode::{Columns, DecodeLimits, Decoder, ReaderSchema};
+use kappa_core::decode::{AvroSchema, Columns, CompileError, DecodeLimits, Decoder, Effect, ReaderSchema};
 use kappa_core::reject::Reason;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -61,11 +61,21 @@ fn check_types(reader: &ReaderSchema, arrays: &[ArrayRef]) {
     }
 }
 
+/// What people are told beforehand is what the decoder does: the same field, the same rule.
+fn check_explanation(writer: &str, reader: &ReaderSchema, error: Option<&CompileError>) {
+    let writer = AvroSchema::parse(writer, &[]).unwrap();
+    let findings = writer.read_by(&AvroSchema::from(reader));
+    let broken = findings.into_iter().find(|finding| finding.effect == Effect::Unreadable);
+    let broken = broken.map(|finding| CompileError::Incompatible { path: finding.field, rule: finding.sentence });
+    assert_eq!(broken.as_ref(), error);
+}
+
 fn agrees_with_apache_avro(numbers: Vec<u32>) {
     let Case { writer, evolved, values, bodies } = case(numbers);
     let reader = ReaderSchema::parse(&evolved.reader.json().to_string()).unwrap();
     let limits = DecodeLimits::default();
     let decoder = Decoder::compile(&writer.json().to_string(), &[], &reader, &limits);
+    check_explanation(&writer.json().to_string(), &reader, decoder.as_ref().err());
     let (renamed, target) =
         (Schema::parse(&evolved.renamed.json()).unwrap(), Schema::parse(&evolved.reader.json()).unwrap());
     let mut columns = reader.new_columns(&limits);

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .object_store import Place, header_pairs, parquet_of, python_rows
 from .records import Accepted, PlannedRecord, Rejected, SentLog
-from .schemas import READER_FIELDS
+from .schemas import READER_FIELDS, READER_SCHEMA
 from .segment_keys import SegmentKey, date_and_hour, parse_segment_key
 
 METADATA_COLUMNS = ["_partition", "_offset", "_timestamp", "_schema_id", "_key", "_keyless", "_headers", "_extra"]
@@ -24,6 +24,7 @@ class Segment:
     # Reason by offset, from the footer.
     rejects: Mapping[int, str]
     rows: list[dict[str, object]]
+    reader: Mapping[str, object]
 
 
 @dataclass
@@ -38,17 +39,22 @@ class Archive:
         return {partition: segments[-1].end for partition, segments in self.segments.items() if segments}
 
 
-def read_archive(place: Place, topic: str, with_rows: bool = True) -> Archive:
+def read_archive(
+    place: Place, topic: str, with_rows: bool = True, readers: Sequence[Mapping[str, object]] = (READER_SCHEMA,)
+) -> Archive:
+    """`readers`: the schemas that the pipeline has read by, over the time."""
     archive = Archive()
     for key, content in place.read_all().items():
-        segment = _read_segment(key, content, topic, with_rows)
+        segment = _read_segment(key, content, topic, with_rows, readers)
         archive.segments[segment.key.partition].append(segment)
     for segments in archive.segments.values():
         segments.sort(key=lambda segment: segment.key.start)
     return archive
 
 
-def _read_segment(key: str, content: bytes, topic: str, with_rows: bool) -> Segment:
+def _read_segment(
+    key: str, content: bytes, topic: str, with_rows: bool, readers: Sequence[Mapping[str, object]]
+) -> Segment:
     parsed = parse_segment_key(key)
     file = parquet_of(content)
     pairs = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
@@ -59,14 +65,16 @@ def _read_segment(key: str, content: bytes, topic: str, with_rows: bool) -> Segm
     assert footer["topic"] == parsed.topic == topic, f"{key} is of topic {footer['topic']}"
     assert int(footer["partition"]) == parsed.partition, f"{key} says partition {footer['partition']}"
     assert int(footer["start_offset"]) == parsed.start, f"{key} says it starts at {footer['start_offset']}"
-    assert json.loads(footer["reader_schema"])["fields"], f"{key} holds no reader schema"
-    assert file.schema_arrow.names == READER_FIELDS + METADATA_COLUMNS, f"{key} has columns {file.schema_arrow.names}"
+    reader = json.loads(footer["reader_schema"])
+    assert reader in readers, f"{key} was written by the reader schema {reader}"
+    fields = [field["name"] for field in reader["fields"]]
+    assert file.schema_arrow.names == fields + METADATA_COLUMNS, f"{key} has columns {file.schema_arrow.names}"
     assert int(footer["rows"]) == file.metadata.num_rows, f"{key} has {file.metadata.num_rows} rows, says {footer['rows']}"
     rejects = {
         first + step: reason for first, count, reason in json.loads(footer["rejects"]) for step in range(count)
     }
     rows = python_rows(file.read()) if with_rows else []
-    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), rejects, rows)
+    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), rejects, rows, reader)
 
 
 def check_chain(archive: Archive, sent: SentLog, up_to: Mapping[int, int] | None = None) -> None:

@@ -22,7 +22,7 @@ from .oracle import Oracle
 from .producer import Production, RecordingProducer
 from .records import SentLog
 from .registry import Registry
-from .schemas import RegisteredSchemas
+from .schemas import READER_SCHEMA, RegisteredSchemas
 from .segment_keys import is_start_key, parse_snapshot_key
 from .stack import Stack
 from .stream import MixedStream, StreamSettings
@@ -41,7 +41,11 @@ class World:
         self.group = self.topic
         self.window_ms = 60_000
         self.lateness_ms = 30_000
+        # The schemas that the pipeline reads by, one after the other.
+        self.readers: list[dict[str, Any]] = [READER_SCHEMA]
         self.processes: list[KappaProcess] = []
+        # What the last pipeline was configured with besides.
+        self._changes: Changes | None = None
         self.sent = SentLog(self.topic)
         self.registry = Registry(stack.registry_url)
         files = connect(stack)
@@ -158,6 +162,7 @@ class World:
         assert result.code == 0, f"kappa migrate ended with {result.code}: {result.text}"
 
     def start(self, changes: Changes | None = None, environment: Mapping[str, str] | None = None) -> KappaProcess:
+        self._changes = changes
         number = len(self.processes)
         port = free_port()
         with_port = {name: dict(values) for name, values in (changes or {}).items()}
@@ -229,7 +234,7 @@ class World:
         wait_until(f"the archive to reach {dict(offsets)}", seconds, look, every=0.4)
 
     def read_archive(self, with_rows: bool = True) -> Archive:
-        return read_archive(self.archive_place, self.topic, with_rows)
+        return read_archive(self.archive_place, self.topic, with_rows, self.readers)
 
     def read_dead_letters(self) -> DeadLetters:
         return read_dead_letters(self.dead_letter_place, self.topic)
@@ -262,7 +267,7 @@ class World:
 
     def kappa_verify(self, *arguments: str) -> CommandResult:
         """What the program says of itself."""
-        return self.command("verify", "--config", str(self.write_config(name="verify")), *arguments)
+        return self.command("verify", "--config", str(self.write_config(self._changes, "verify")), *arguments)
 
     def verify_snapshots(self) -> None:
         """The state at each committed offset is there, and no more than the one before it."""

@@ -83,6 +83,24 @@ impl EventFields {
         Ok(self)
     }
 
+    /// The same parts, played by the fields of another version of the reader schema.
+    pub fn in_version(&self, reader: &ReaderSchema, other: &ReaderSchema) -> Result<Self, NoSuchField> {
+        let find = |setting, (column, field): &(usize, String)| -> Result<(usize, String), NoSuchField> {
+            let found =
+                reader.counterpart(*column, other).ok_or_else(|| NoSuchField { setting, field: field.clone() })?;
+            Ok((found, other.arrow_fields()[found].name().clone()))
+        };
+        let quality = self.quality.as_ref();
+        Ok(Self {
+            key: self.key.iter().map(|key| find("key", key)).collect::<Result<_, _>>()?,
+            time: find("time", &self.time)?,
+            value: find("value", &self.value)?,
+            // A version without them made its events without them.
+            quality: quality.and_then(|(column, bad)| Some((reader.counterpart(*column, other)?, bad.clone()))),
+            site: self.site.and_then(|column| reader.counterpart(column, other)),
+        })
+    }
+
     /// Column that says where a sensor stands.
     pub fn site_column(&self) -> Option<usize> {
         self.site

@@ -12,7 +12,7 @@ use super::reader::ReaderSchema;
 use super::resolve::{Mismatch, resolve};
 use super::run::Run;
 use super::schema::{self, Schema};
-use crate::reject::{Reason, Reject};
+use crate::reject::{Reason, Reject, about_field};
 
 /// Decodes the bodies of one writer's schema into the columns of one reader's.
 #[derive(Debug)]
@@ -32,17 +32,13 @@ pub enum CompileError {
     #[error("not a valid Avro schema: {0}")]
     NotAvro(String),
     /// The reader's schema cannot read what the writer's writes.
-    #[error("{}{rule} (Avro 1.12, Schema Resolution)", where_in(path))]
+    #[error("{} (Avro 1.12, Schema Resolution)", about_field(path, rule))]
     Incompatible {
         /// Path of the field, by the reader's names; empty for the schema as a whole.
         path: String,
         /// What the rule demands and what was found.
         rule: String,
     },
-}
-
-fn where_in(path: &str) -> String {
-    if path.is_empty() { String::new() } else { format!("field `{path}`: ") }
 }
 
 impl From<CompileError> for Reject {

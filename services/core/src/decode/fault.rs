@@ -3,7 +3,7 @@
 //! A fault is boxed, so the results of the hot path fit in two registers, and it collects the field path while the
 //! calls unwind, so nobody keeps a path while all is well.
 
-use crate::reject::{Reason, Reject};
+use crate::reject::{Reason, Reject, about_field};
 
 /// The result of reading one value.
 pub(super) type Outcome<T> = Result<T, Box<Fault>>;
@@ -37,9 +37,6 @@ impl Fault {
     /// The refusal with the whole path in front.
     #[cold]
     pub(super) fn into_reject(self) -> Reject {
-        if self.path.is_empty() {
-            return Reject::new(self.reason, self.detail);
-        }
         let mut path = String::new();
         for part in self.path.iter().rev() {
             if !path.is_empty() && part != ITEM {
@@ -47,7 +44,7 @@ impl Fault {
             }
             path.push_str(part);
         }
-        Reject::new(self.reason, format!("field `{path}`: {}", self.detail))
+        Reject::new(self.reason, about_field(&path, &self.detail))
     }
 }
 

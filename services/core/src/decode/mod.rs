@@ -10,11 +10,14 @@
 //! on any fault the columns are cut back to the rows before it, and the fault becomes a
 //! [`Reject`](crate::reject::Reject) that names field and byte.
 
+mod avro;
+mod changes;
 mod columns;
 mod cursor;
 mod decimal;
 mod decoder;
 mod defaults;
+mod explain;
 mod fault;
 mod frame;
 mod json;
@@ -22,12 +25,16 @@ mod natural;
 mod program;
 mod reader;
 mod resolve;
+mod rules;
 mod run;
 mod schema;
 
+pub use avro::AvroSchema;
+pub use changes::{Change, ChangeKind};
 pub(crate) use columns::hand_out;
 pub use columns::{Column, Columns};
 pub use decoder::{CompileError, Decoder};
+pub use explain::{Effect, Finding};
 pub use frame::{SchemaReference, VALUE_SCHEMA_HEADER, unframe};
 pub use natural::{NaturalSchema, Reading, ReadingFailure};
 pub use reader::ReaderSchema;

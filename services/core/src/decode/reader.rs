@@ -60,6 +60,28 @@ impl ReaderSchema {
         self.fields.iter().position(|candidate| candidate.name() == field)
     }
 
+    /// The names under which a field was known before, by its name in this schema.
+    pub fn aliases_of(&self, field: &str) -> &[String] {
+        let Kind::Record { fields, .. } = &self.schema.node(self.schema.root()).kind else { return &[] };
+        let found = fields.iter().find(|candidate| candidate.name == field);
+        found.map(|field| field.aliases.as_slice()).unwrap_or_default()
+    }
+
+    /// The index of the field in an older version of this schema that became `field`: by its name, else by an alias.
+    fn index_in(&self, older: &Self, field: &str) -> Option<usize> {
+        older.index_of(field).or_else(|| self.aliases_of(field).iter().find_map(|alias| older.index_of(alias)))
+    }
+
+    /// The index of the field in another version of this schema that plays the part of the one at `index` here.
+    pub fn counterpart(&self, index: usize, other: &Self) -> Option<usize> {
+        let field = self.fields[index].name();
+        // Either may be the newer one.
+        self.index_in(other, field).or_else(|| {
+            let names = other.fields.iter().map(|field| field.name().as_str());
+            names.enumerate().find(|(_, name)| other.aliases_of(name).contains(field)).map(|(index, _)| index)
+        })
+    }
+
     /// The schema as JSON without white space, all attributes kept in the order in which they were written.
     ///
     /// Not the "Parsing Canonical Form" of the specification: that drops logical types, defaults and aliases, without

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::columns::Column;
 use super::program::{DefaultOp, EnumOp, FieldOp, ItemsOp, Op, RecordOp, Target, UnionOp};
 use super::reader::ReaderSchema;
+use super::rules;
 use super::schema::{Field, Kind, Logical, NodeId, Schema};
 
 /// Operations beyond which a pair of schemas is refused: unions of records of one name can multiply.
@@ -47,10 +48,7 @@ pub(super) fn resolve(writer: &Schema, reader: &ReaderSchema) -> Resolved<Record
         (&writer.node(writer.root()).kind, &reader.schema().node(reader.schema().root()).kind);
     let mut resolver = Resolver::new(writer, reader);
     let Kind::Record { .. } = writer_kind else {
-        return Err(Mismatch::new(format!(
-            "the writer's schema is of type {}, a record is needed",
-            writer_kind.word()
-        )));
+        return Err(Mismatch::new(rules::no_record(writer_kind.word())));
     };
     resolver.record(writer_kind, reader_kind, &reader.prototype().fields)
 }
@@ -71,7 +69,7 @@ impl<'s> Resolver<'s> {
     fn value(&mut self, writer: NodeId, reader: NodeId, column: &Column) -> Resolved<Op> {
         self.operations += 1;
         if self.operations > MOST_OPERATIONS {
-            return Err(Mismatch::new("the schemas are too intricate together".to_owned()));
+            return Err(Mismatch::new(rules::TOO_INTRICATE.to_owned()));
         }
         let (writer_schema, reader_schema) = (self.writer, self.reader.schema());
         if let Kind::Union(branches) = &writer_schema.node(writer).kind {
@@ -96,8 +94,7 @@ impl<'s> Resolver<'s> {
                     operations.push(operation);
                 }
                 Err(mismatch) => {
-                    let branch = self.writer.describe(*branch);
-                    let detail = format!("the writer's union has branch `{branch}` here: {}", mismatch.rule);
+                    let detail = rules::refused_branch(self.writer.describe(*branch), &mismatch.rule);
                     operations.push(Op::Refuse(detail.into()));
                     first_mismatch.get_or_insert(mismatch);
                 }
@@ -114,17 +111,11 @@ impl<'s> Resolver<'s> {
 
     /// "If reader's is a union, but writer's is not: the first schema in the reader's union that matches the writer's
     /// schema is recursively resolved against it."
-    ///
-    /// As Java does, a branch of the very same type and full name is preferred to one that merely matches, and that to
-    /// one that needs a promotion.
     fn reader_union(&mut self, writer: NodeId, branches: &[NodeId], column: &Column) -> Resolved<Op> {
         let reader_schema = self.reader.schema();
         let members = branches.iter().filter(|branch| !reader_schema.is_null(**branch)).count();
-        let mut candidates: Vec<(u8, NodeId)> =
-            branches.iter().map(|branch| (self.closeness(writer, *branch), *branch)).collect();
-        candidates.sort_by_key(|(closeness, _)| *closeness);
         let mut first_mismatch = None;
-        for (_, branch) in candidates {
+        for branch in closest_first((self.writer, writer), (reader_schema, branches)) {
             let before = branches.iter().take_while(|other| **other != branch);
             let member = before.filter(|other| !reader_schema.is_null(**other)).count();
             let is_member = members > 1 && !reader_schema.is_null(branch);
@@ -139,27 +130,16 @@ impl<'s> Resolver<'s> {
         let rule = match first_mismatch {
             // A branch of the same kind failed somewhere inside: say where.
             Some(mismatch) if !mismatch.path.is_empty() => return Err(mismatch),
-            _ => format!("the reader's union has no branch for the writer's {}", self.writer.describe(writer)),
+            _ => rules::no_branch(self.writer.describe(writer)),
         };
         Err(Mismatch::new(rule))
-    }
-
-    /// How well a branch suits, before its inside is looked at: 0 is best.
-    fn closeness(&self, writer: NodeId, branch: NodeId) -> u8 {
-        let (writer, reader) = (&self.writer.node(writer).kind, &self.reader.schema().node(branch).kind);
-        match (writer.name(), reader.name()) {
-            (Some(writer_name), Some(reader_name)) if writer_name.full == reader_name.full => 0,
-            (Some(_), Some(_)) => 1,
-            _ if writer.word() == reader.word() => 0,
-            _ => 2,
-        }
     }
 
     fn plain(&mut self, writer: NodeId, reader: NodeId, column: &Column) -> Resolved<Op> {
         let (writer_schema, reader_schema) = (self.writer, self.reader.schema());
         let (writer_node, reader_node) = (writer_schema.node(writer), reader_schema.node(reader));
-        if let Some(mismatch) = decimals_differ(writer_node.logical, reader_node.logical) {
-            return Err(mismatch);
+        if let Some(rule) = rules::decimals_differ(writer_node.logical, reader_node.logical) {
+            return Err(Mismatch::new(rule));
         }
         let decimal = match reader_node.logical {
             Some(Logical::Decimal { precision, .. }) => Some(precision),
@@ -186,11 +166,10 @@ impl<'s> Resolver<'s> {
             },
             (Kind::Fixed { name: writer_name, size: writer_size }, Kind::Fixed { name, size }) => {
                 if !name.takes(writer_name) {
-                    return Err(names_differ("fixed", &writer_name.full, &name.full));
+                    return Err(Mismatch::new(rules::names_differ("fixed", &writer_name.full, &name.full)));
                 }
                 if writer_size != size {
-                    let rule = format!("fixed `{}` has {writer_size} bytes, the reader's has {size}", writer_name.full);
-                    return Err(Mismatch::new(rule));
+                    return Err(Mismatch::new(rules::sizes_differ(&writer_name.full, *writer_size, *size)));
                 }
                 decimal.map_or(Op::Fixed(*size), |digits| Op::Decimal { size: Some(*size), digits })
             }
@@ -208,8 +187,7 @@ impl<'s> Resolver<'s> {
                 Op::Map(Box::new(self.items(*writer_values, *reader_values, column, 1)?))
             }
             (writer_kind, reader_kind) => {
-                let rule = format!("the writer's {} cannot be read as {}", writer_kind.word(), reader_kind.word());
-                return Err(Mismatch::new(rule));
+                return Err(Mismatch::new(rules::no_promotion(writer_kind.word(), reader_kind.word())));
             }
         })
     }
@@ -228,7 +206,7 @@ impl<'s> Resolver<'s> {
             return Err(Mismatch::new("not two records".to_owned()));
         };
         if !name.takes(writer_name) {
-            return Err(names_differ("record", &writer_name.full, &name.full));
+            return Err(Mismatch::new(rules::names_differ("record", &writer_name.full, &name.full)));
         }
         let sources = sources(written, read);
         let mut targets = vec![None; written.len()];
@@ -264,8 +242,7 @@ impl<'s> Resolver<'s> {
     /// field with the same name, then the reader should use the default value from its field."
     fn default(&mut self, column: usize, field: &Field, target: &Column) -> Resolved<DefaultOp> {
         let Some(encoded) = self.reader.encoded_default(field) else {
-            let rule = "the writer does not have the field, and the reader has no default for it".to_owned();
-            return Err(Mismatch::new(rule).inside(&field.name));
+            return Err(Mismatch::new(rules::NO_DEFAULT.to_owned()).inside(&field.name));
         };
         // A default is a value of the reader's own schema.
         let mut own = Resolver::new(self.reader.schema(), self.reader);
@@ -276,11 +253,32 @@ impl<'s> Resolver<'s> {
     }
 }
 
+/// The branches of a reader's union in the order in which they are tried.
+///
+/// As Java does, a branch of the very same type and full name is preferred to one that merely matches, and that to one
+/// that needs a promotion.
+pub(super) fn closest_first(writer: (&Schema, NodeId), reader: (&Schema, &[NodeId])) -> Vec<NodeId> {
+    let ((writer, node), (reader, branches)) = (writer, reader);
+    let writer = &writer.node(node).kind;
+    let closeness = |branch: &NodeId| {
+        let reader = &reader.node(*branch).kind;
+        match (writer.name(), reader.name()) {
+            (Some(writer_name), Some(reader_name)) if writer_name.full == reader_name.full => 0,
+            (Some(_), Some(_)) => 1,
+            _ if writer.word() == reader.word() => 0,
+            _ => 2,
+        }
+    };
+    let mut candidates = branches.to_vec();
+    candidates.sort_by_key(closeness);
+    candidates
+}
+
 /// For each field of the reader, the index of the writer's field that it takes.
 ///
 /// The same name wins; an alias is only looked at where no field has the name, in the order of the aliases. A field of
 /// the writer is taken once.
-fn sources(written: &[Field], read: &[Field]) -> Vec<Option<usize>> {
+pub(super) fn sources(written: &[Field], read: &[Field]) -> Vec<Option<usize>> {
     let by_name: HashMap<&str, usize> =
         written.iter().enumerate().map(|(index, field)| (field.name.as_str(), index)).collect();
     let find = |name: &str| by_name.get(name).copied();
@@ -305,7 +303,7 @@ fn enumeration(writer: &Kind, reader: &Kind) -> Resolved<Op> {
         return Err(Mismatch::new("not two enums".to_owned()));
     };
     if !name.takes(writer_name) {
-        return Err(names_differ("enum", &writer_name.full, &name.full));
+        return Err(Mismatch::new(rules::names_differ("enum", &writer_name.full, &name.full)));
     }
     let keys: HashMap<&str, i32> =
         symbols.iter().enumerate().map(|(key, symbol)| (symbol.as_str(), key as i32)).collect();
@@ -315,28 +313,6 @@ fn enumeration(writer: &Kind, reader: &Kind) -> Resolved<Op> {
         key.ok_or_else(|| symbol.as_str().into())
     });
     Ok(Op::Enum(Box::new(EnumOp { name: name.full.as_str().into(), symbols: symbols.collect() })))
-}
-
-/// "Two schemas that are decimal logical types match if their scales and precisions match."
-fn decimals_differ(writer: Option<Logical>, reader: Option<Logical>) -> Option<Mismatch> {
-    let (Some(writer @ Logical::Decimal { .. }), Some(reader @ Logical::Decimal { .. })) = (writer, reader) else {
-        return None;
-    };
-    if writer == reader {
-        return None;
-    }
-    let describe = |logical| match logical {
-        Logical::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
-        _ => String::new(),
-    };
-    let rule = format!("the writer's {} is not the reader's {}", describe(writer), describe(reader));
-    Some(Mismatch::new(rule))
-}
-
-fn names_differ(what: &str, writer: &str, reader: &str) -> Mismatch {
-    Mismatch::new(format!(
-        "the writer's {what} `{writer}` is neither called like the reader's `{reader}` nor its alias"
-    ))
 }
 
 /// Fewest bytes that values of each type take, to hold counts against the bytes that are left.

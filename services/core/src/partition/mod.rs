@@ -22,8 +22,8 @@ pub use rejects::RejectedOffsets;
 pub use segment::{RejectCause, RejectedRecords, SegmentCut};
 
 use crate::anomaly::ConfiguredDetector;
-use crate::archive::MetadataColumns;
-use crate::contract::{EventFields, TimeLimits, ValidEvent};
+use crate::archive::{MetadataColumns, archive_schema};
+use crate::contract::{EventFields, NoSuchField, TimeLimits, ValidEvent};
 use crate::decode::{Columns, DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::{Reason, Reject};
@@ -42,7 +42,7 @@ const EVENTS_AHEAD: usize = 12;
 const RECORDS_AHEAD: usize = 8;
 
 /// Everything that decides what a log prefix means. The same for all partitions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PartitionSettings {
     /// The topic, as snapshots name it.
     pub topic: String,
@@ -66,6 +66,14 @@ pub struct PartitionSettings {
     pub bytes_per_batch: usize,
     /// Seed of the series hash: any number; it changes no output.
     pub hash_seed: u64,
+}
+
+impl PartitionSettings {
+    /// The same, but for the reader schema: another version of it.
+    pub fn read_by(&self, reader: ReaderSchema) -> Result<Self, NoSuchField> {
+        let event = self.event.in_version(&self.reader, &reader)?;
+        Ok(Self { archive_schema: archive_schema(&reader), event, reader, ..self.clone() })
+    }
 }
 
 /// What is known of a writer's schema.
@@ -202,7 +210,42 @@ impl PartitionState {
         state.unknown = UnknownSchemas::load(&mut reader)?;
         state.windows.load(&mut reader)?;
         reader.finish()?;
+        state.check_key()?;
         Ok((state, SnapshotHeader { topic, topic_id, partition, position }))
+    }
+
+    /// A series is named by as many fields as before. Their names may have changed.
+    fn check_key(&self) -> Result<(), SnapshotError> {
+        let configured = self.settings.event.key_columns().len();
+        let taken = self.windows.key_lengths().find(|taken| *taken != configured);
+        taken.map_or(Ok(()), |taken| {
+            Err(SnapshotError::Settings {
+                setting: "event.key",
+                taken: format!("{taken} fields"),
+                configured: format!("{configured}"),
+                advice: "series already written would change their meaning; keep the fields, or start a new group with \
+                         new state, archive and tables",
+            })
+        })
+    }
+
+    /// What decides how records are read now.
+    pub fn settings(&self) -> &Arc<PartitionSettings> {
+        &self.settings
+    }
+
+    /// Reads on by another version of the reader schema: that of a segment which is gone through again. Only where a
+    /// segment begins, with no row waiting; the windows go on.
+    pub fn switch_settings(&mut self, settings: Arc<PartitionSettings>) {
+        debug_assert!(self.columns.rows() == 0 && self.segment.first_timestamp_ms.is_none(), "a segment begins");
+        let fresh = Self::empty(settings, self.partition, self.position, None);
+        self.settings = fresh.settings;
+        self.columns = fresh.columns;
+        self.lookup = fresh.lookup;
+        self.sites = fresh.sites;
+        // Compiled against the other.
+        self.writers.clear();
+        self.last_writer = None;
     }
 
     /// The identity of the topic that the state belongs to, where the brokers said it.

@@ -276,6 +276,11 @@ impl Windows {
         (self.watermark_ms != NO_WATERMARK).then_some(self.watermark_ms)
     }
 
+    /// Of how many fields the keys of the series are.
+    pub(crate) fn key_lengths(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.series.len()).map(|id| self.series.key(id as SeriesId).parts().len())
+    }
+
     /// Series known.
     pub fn series_count(&self) -> usize {
         self.series.len()

@@ -36,6 +36,11 @@ use verify::VerifyArguments;
 /// Wrong configuration or use; clap exits with the same.
 const WRONG_USE: u8 = 2;
 
+/// A use that cannot be meant, found too late for clap to say so.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUse(String);
+
 /// Threads for what waits for the network. The record path has its own.
 const ASYNC_THREADS: usize = 2;
 
@@ -71,7 +76,7 @@ enum Command {
     /// Look at refused records, and send them again once their cause is mended.
     #[command(subcommand)]
     Dlq(DlqCommand),
-    /// Register a schema, or check whether it would do.
+    /// Check a schema before it is registered, register it, and see what has changed.
     #[command(subcommand)]
     Schema(SchemaCommand),
     /// Check the configuration, or show it.
@@ -171,7 +176,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // There is nowhere left to say that standard error is closed.
             let _ = writeln!(std::io::stderr(), "{}", render(&error));
-            ExitCode::from(if error.is::<ConfigurationError>() { WRONG_USE } else { 1 })
+            let is_wrong_use = error.is::<ConfigurationError>() || error.is::<WrongUse>();
+            ExitCode::from(if is_wrong_use { WRONG_USE } else { 1 })
         }
     }
 }

@@ -13,6 +13,7 @@ Examples:
   kappa demo --rate 5000 --sensors 1000   gentler
   kappa demo --for 2m --http 127.0.0.1:9464 --keep
                                           with /metrics and /status at a fixed port; the last demo's data is kept
+  kappa demo --for 60s --evolve           the schema changes under load; nothing stops, and all is found again
   kappa demo --stack-only                 no fleet and no pipeline, only what it talks to; then, elsewhere,
   kappa run -c target/demo/kappa.toml     a pipeline on it (after `kappa migrate`, with the same -c)
 
@@ -53,9 +54,14 @@ pub struct DemoArguments {
     #[arg(long, default_value_t = 12, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub partitions: u16,
 
+    /// After a third of the time (20 s at the latest) register the next version of the schema, and let every second sensor
+    /// write by it while the others go on. What they sent is compared as well.
+    #[arg(long)]
+    pub evolve: bool,
+
     /// Only start what the pipeline talks to, and wait for Ctrl-C. Once all of it answers, DIR/env names its addresses,
     /// and DIR/kappa.toml is the configuration of a pipeline on it.
-    #[arg(long, conflicts_with_all = ["rate", "sensors", "duration", "seed"])]
+    #[arg(long, conflicts_with_all = ["rate", "sensors", "duration", "seed", "evolve"])]
     pub stack_only: bool,
 
     /// A Python that has chdb-core [default: an environment that is made at the first time].

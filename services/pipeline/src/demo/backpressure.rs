@@ -57,9 +57,9 @@ mod tests {
         produced.measured_wire_bytes(100.0);
         let positions = Positions::new(2);
         let most_unread = (MOST_UNREAD_BYTES / 100) as i64;
-        produced.acknowledged(Ticket { nature: Nature::OnTime, series: 0 }, 1, most_unread - 1);
+        produced.acknowledged(Ticket { nature: Nature::OnTime, series: 0, is_evolved: false }, 1, most_unread - 1);
         assert!(!positions.are_far_behind(&produced));
-        produced.acknowledged(Ticket { nature: Nature::OnTime, series: 0 }, 1, most_unread);
+        produced.acknowledged(Ticket { nature: Nature::OnTime, series: 0, is_evolved: false }, 1, most_unread);
         assert!(positions.are_far_behind(&produced));
         assert_eq!(positions.unread_total(&produced), most_unread as u64 + 1);
         positions.set(1, 1);

@@ -2,6 +2,7 @@
 //! comparison of what was produced with what is found.
 //!
 //! - [`embedded`]: what the pipeline talks to
+//! - [`evolution`]: the schema changes while records flow
 //! - [`fleet`]: what is measured, and everything that can be wrong with it
 //! - [`producer`], [`schedule`], [`backpressure`]: how it gets into the log
 //! - [`observer`], [`view`], [`screen`], [`live_page`]: what is shown meanwhile
@@ -12,6 +13,7 @@
 pub mod arguments;
 pub mod backpressure;
 pub mod embedded;
+pub mod evolution;
 pub mod fleet;
 pub mod hot_store_reader;
 mod live_page;
@@ -38,6 +40,7 @@ pub use arguments::DemoArguments;
 
 use backpressure::Positions;
 use embedded::directory::DemoDirectory;
+use evolution::{Evolution, Rollout};
 use fleet::reading::Metric;
 use fleet::{Fleet, FleetOptions};
 use hot_store_reader::HotStoreReader;
@@ -50,6 +53,7 @@ use stack::{DATABASE, GROUP, Stack, TOPIC};
 use summary::{Outlook, Places};
 use view::{Stage, View};
 
+use crate::config::RegistryConfig;
 use crate::ops::log_filter;
 use crate::run::Application;
 
@@ -156,6 +160,8 @@ struct Demo {
     observer: Observer,
     pipeline: Pipeline,
     live_page: LivePage,
+    rollout: Rollout,
+    registry: RegistryConfig,
 }
 
 /// The pipeline's task, and the way to stop it.
@@ -174,13 +180,17 @@ impl Demo {
             .await
             .context("create the tables in ClickHouse")?;
 
-        let fleet = Fleet::new(FleetOptions { sensors: arguments.sensors, seed: arguments.seed, schemas });
+        let rollout = Rollout::default();
+        let options =
+            FleetOptions { sensors: arguments.sensors, seed: arguments.seed, schemas, rollout: rollout.clone() };
+        let fleet = Fleet::new(options);
         let partitions = usize::from(arguments.partitions);
         let produced = Arc::new(Produced::new(fleet.series(), partitions));
         let positions = Positions::new(partitions);
         let hot_store = HotStoreReader::new(stack.clickhouse.url(), DATABASE)?;
 
         println!("Starting the pipeline ...");
+        let registry = config.registry.clone();
         let application = Application::build(config).await.context("start the pipeline")?;
         let live_page = LivePage::start(arguments.page, stack.clickhouse.url(), application.http_address()).await?;
         println!("The live page is at {}", live_page.url());
@@ -197,7 +207,20 @@ impl Demo {
         });
         let observer = Observer::new(application.status(), Arc::clone(&produced), Arc::clone(&positions), view.clone());
         let pipeline = Pipeline::spawn(application);
-        Ok(Self { arguments, stack, fleet, produced, positions, view, hot_store, observer, pipeline, live_page })
+        Ok(Self {
+            arguments,
+            stack,
+            fleet,
+            produced,
+            positions,
+            view,
+            hot_store,
+            observer,
+            pipeline,
+            live_page,
+            rollout,
+            registry,
+        })
     }
 
     async fn run_to_end(self, mut wishes: WishesToEnd) -> anyhow::Result<ExitCode> {
@@ -212,6 +235,8 @@ impl Demo {
             observer,
             mut pipeline,
             live_page,
+            rollout,
+            registry,
         } = self;
         let options = ProducerOptions {
             brokers: stack.broker.bootstrap_servers().to_owned(),
@@ -223,6 +248,10 @@ impl Demo {
         let series_names = fleet.series_names();
         let sending_since = Instant::now();
         let producer = RunningProducer::start(options, fleet)?;
+        let evolution = arguments
+            .evolve
+            .then(|| Evolution::plan(&registry, arguments.duration, rollout.clone(), view.clone()))
+            .transpose()?;
         let observing = tokio::spawn(observer.run(hot_store.clone()));
         let screen = Screen::start(view.clone(), wishes.sender.clone())?;
 
@@ -249,6 +278,8 @@ impl Demo {
             screen,
             series_names,
             sending: sending_since.elapsed(),
+            evolution,
+            rollout,
         };
         // Dropped half-way it leaves no child process behind, and the terminal as it was.
         tokio::select! {
@@ -274,12 +305,18 @@ struct Windup {
     series_names: Vec<(String, Metric)>,
     /// For how long events were sent.
     sending: Duration,
+    /// Where the schema was to change.
+    evolution: Option<Evolution>,
+    rollout: Rollout,
 }
 
 impl Windup {
     /// Reads what is left, seals, and compares.
     async fn run(self) -> anyhow::Result<ExitCode> {
         let Self { arguments, stack, produced, positions, view, hot_store, pipeline, producer, .. } = self;
+        if let Some(evolution) = self.evolution {
+            evolution.finish().await?;
+        }
         view.set_stage(Stage::StoppingFleet);
         let fleet = tokio::task::spawn_blocking(move || producer.stop()).await.context("stop the fleet")??;
         view.set_stage(Stage::Draining);
@@ -294,7 +331,11 @@ impl Windup {
         println!("Comparing what was produced with what is found ...");
         let found = summary::gather(places(&arguments, &stack, hot_store)).await?;
         let counts = produced.counts();
-        let checks = summary::compare_counts(&counts, &found);
+        let mut checks = summary::compare_counts(&counts, &found);
+        if arguments.evolve {
+            let by_schema = summary::rows_by_schema(&stack.directory.archive())?;
+            checks.extend(summary::compare_evolved(&counts, self.rollout.schema_id(), &by_schema));
+        }
         let detection = summary::compare(&self.series_names, fleet.anomalies(), &found.anomalies);
         let clickhouse_command = stack.clickhouse_program.command_line(&stack.directory.clickhouse(), "127.0.0.1:8123");
         drop(self.live_page);

@@ -10,7 +10,7 @@ use chrono::Utc;
 use super::backpressure::Positions;
 use super::hot_store_reader::{HotStoreGlance, HotStoreReader};
 use super::produced::Produced;
-use super::view::{Stage, View};
+use super::view::{EvolutionView, Stage, View};
 use crate::ops::status::{PartitionState, PartitionStatus, StatusBoard};
 
 /// How often the board is looked at: often enough that the producer knows soon when to hold back.
@@ -61,6 +61,12 @@ impl SharedView {
     /// Says how far the demo is.
     pub fn set_stage(&self, stage: Stage) {
         self.lock().stage = stage;
+    }
+
+    /// Says that the second version of the schema is registered.
+    pub fn set_evolved(&self, schema_id: u32) {
+        let mut view = self.lock();
+        view.evolution = Some(EvolutionView { schema_id, at: view.elapsed, events: 0 });
     }
 
     fn lock(&self) -> MutexGuard<'_, View> {
@@ -125,6 +131,9 @@ impl Observer {
         view.totals = Some(report.totals);
         view.memory = Some(report.memory);
         view.problems = problems;
+        if let Some(evolution) = &mut view.evolution {
+            evolution.events = self.produced.evolved();
+        }
         if self.last_point.elapsed() >= POINT_EVERY {
             self.last_point = Instant::now();
             view.push_rate(consumed_rate);

@@ -12,6 +12,8 @@ pub struct Produced {
     on_time: AtomicU64,
     late: AtomicU64,
     very_late: AtomicU64,
+    /// Valid ones by the second version of the schema.
+    evolved: AtomicU64,
     flawed: Vec<AtomicU64>,
     /// Handed over and not acknowledged: these may or may not be in the log.
     failed: AtomicU64,
@@ -40,6 +42,8 @@ pub struct ProducedCounts {
     pub late: u64,
     /// Valid records whose window is closed.
     pub very_late: u64,
+    /// Valid records by the second version of the schema, however late.
+    pub evolved: u64,
     /// Invalid records by the reason that the pipeline has to give.
     pub invalid: BTreeMap<String, u64>,
     /// Records whose fate is unknown.
@@ -70,6 +74,7 @@ impl Produced {
             on_time: AtomicU64::new(0),
             late: AtomicU64::new(0),
             very_late: AtomicU64::new(0),
+            evolved: AtomicU64::new(0),
             flawed: Flaw::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             failed: AtomicU64::new(0),
             series_seen: (0..series).map(|_| AtomicBool::new(false)).collect(),
@@ -97,6 +102,9 @@ impl Produced {
                 return;
             }
         };
+        if ticket.is_evolved {
+            self.evolved.fetch_add(1, Relaxed);
+        }
         if let Some(seen) = self.series_seen.get(ticket.series as usize) {
             seen.store(true, Relaxed);
         }
@@ -140,6 +148,11 @@ impl Produced {
         self.end_offsets.iter().map(|end| end.load(Relaxed))
     }
 
+    /// Acknowledged valid records by the second version of the schema.
+    pub fn evolved(&self) -> u64 {
+        self.evolved.load(Relaxed)
+    }
+
     /// Acknowledged records of any kind.
     pub fn total(&self) -> u64 {
         let invalid: u64 = self.flawed.iter().map(|count| count.load(Relaxed)).sum();
@@ -161,6 +174,7 @@ impl Produced {
             on_time: self.on_time.load(Relaxed),
             late: self.late.load(Relaxed),
             very_late: self.very_late.load(Relaxed),
+            evolved: self.evolved(),
             invalid,
             failed: self.failed.load(Relaxed),
             series: self.series_seen.iter().filter(|seen| seen.load(Relaxed)).count() as u64,
@@ -189,7 +203,7 @@ mod tests {
     fn acknowledged_records_are_counted_by_what_they_are() {
         let produced = Produced::new(3, 2);
         let enter = |nature, series, partition, offset| {
-            produced.acknowledged(Ticket { nature, series }, partition, offset);
+            produced.acknowledged(Ticket { nature, series, is_evolved: series == 1 }, partition, offset);
         };
         enter(Nature::OnTime, 0, 0, 0);
         enter(Nature::OnTime, 0, 0, 1);
@@ -202,6 +216,7 @@ mod tests {
         assert_eq!((counts.on_time, counts.late, counts.very_late, counts.failed), (2, 1, 1, 1));
         assert_eq!((counts.valid(), counts.invalid_total(), produced.total()), (4, 2, 6));
         assert_eq!(counts.invalid["unknown_schema_id"], 2);
+        assert_eq!(counts.evolved, 2);
         assert_eq!(counts.series, 2);
         assert_eq!(counts.end_offsets, [2, 4]);
     }

@@ -228,6 +228,7 @@ impl ProducerContext for DeliveryReports {
 mod tests {
     use super::*;
     use crate::demo::embedded::broker::EmbeddedBroker;
+    use crate::demo::evolution::Rollout;
     use crate::demo::fleet::FleetOptions;
     use crate::demo::fleet::message::SchemaIds;
 
@@ -237,7 +238,8 @@ mod tests {
 
         let schemas = SchemaIds { reading: 1, reading_guid: [7; 16], not_avro: 2, incompatible: 3, unknown: 4_000_000 };
         let broker = EmbeddedBroker::start("readings", 4).unwrap();
-        let fleet = Fleet::new(FleetOptions { sensors: 100, seed: 1, schemas });
+        let rollout = Rollout::default();
+        let fleet = Fleet::new(FleetOptions { sensors: 100, seed: 1, schemas, rollout });
         let produced = Arc::new(Produced::new(fleet.series(), 4));
         let options = ProducerOptions {
             brokers: broker.bootstrap_servers().to_owned(),

@@ -15,7 +15,7 @@ use super::embedded::directory::DemoDirectory;
 use super::embedded::registry::{EmbeddedRegistry, SENSOR_READING_SCHEMA};
 use super::fleet::message::SchemaIds;
 use crate::config::Config;
-use crate::registry::RegistryClient;
+use crate::registry::{ProposedSchema, RegistryClient};
 
 /// The topic of the demo.
 pub(super) const TOPIC: &str = "sensor-readings";
@@ -72,7 +72,8 @@ impl Stack {
     /// Registers the contract as any producer would, and what some of the invalid records need.
     pub(super) async fn register_schemas(&self, config: &Config) -> anyhow::Result<SchemaIds> {
         let subject = format!("{TOPIC}-value");
-        RegistryClient::new(&config.registry)?.register(&subject, SENSOR_READING_SCHEMA).await?;
+        let proposed = ProposedSchema { avsc: SENSOR_READING_SCHEMA.to_owned(), references: Vec::new() };
+        RegistryClient::new(&config.registry)?.register(&subject, &proposed).await?;
         // The same schema again: the same registration, with all that the registry knows of it.
         let reading = self.registry.register(&subject, "AVRO", SENSOR_READING_SCHEMA)?;
         let not_avro = self.registry.register("gateway-settings-value", "JSON", JSON_SCHEMA)?;

@@ -78,10 +78,30 @@ pub struct View {
     pub hot_store: HotStoreGlance,
     /// How old the newest event is that ClickHouse shows.
     pub freshness: Option<Duration>,
+    /// The second version of the schema, once it is registered.
+    pub evolution: Option<EvolutionView>,
     /// What does not go well.
     pub problems: Vec<String>,
     /// Where to look on while it runs.
     pub addresses: Vec<(&'static str, String)>,
+}
+
+/// How the second version of the schema gets about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvolutionView {
+    /// Its id.
+    pub schema_id: u32,
+    /// When it was registered, since the start of the fleet.
+    pub at: Duration,
+    /// Acknowledged events by it.
+    pub events: u64,
+}
+
+impl EvolutionView {
+    /// For the screen and for logs.
+    pub fn text(&self) -> String {
+        format!("schema changed at {}: {} events by id {}", clock(self.at), grouped(self.events), self.schema_id)
+    }
 }
 
 impl View {

@@ -11,9 +11,15 @@ pub mod metrics;
 pub mod migrate;
 pub mod object_stores;
 pub mod probe;
+mod refused_schemas;
 mod reject_samples;
 pub mod status;
 mod totals;
 pub mod traces;
 
 pub use dependencies::{Dependency, DependencyReport};
+
+/// The wall clock, milliseconds since the epoch.
+fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}

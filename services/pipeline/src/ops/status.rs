@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kappa_core::reject::Reject;
 use serde::Serialize;
 
 use super::dependencies::{Dependencies, Dependency, DependencyReport};
+use super::refused_schemas::RefusedSchemas;
+pub use super::refused_schemas::{RefusedSchema, is_of_schemas};
 pub use super::reject_samples::RejectSample;
 use super::reject_samples::RejectSamples;
 pub use super::totals::{Total, Totals, TotalsReport};
@@ -162,6 +165,7 @@ pub struct StatusBoard {
     totals: Totals,
     dependencies: Dependencies,
     reject_samples: RejectSamples,
+    refused_schemas: RefusedSchemas,
 }
 
 /// `/status`.
@@ -187,6 +191,8 @@ pub struct StatusReport {
     pub dependencies: Vec<DependencyReport>,
     /// The partitions that it has, and those that stopped loudly.
     pub partitions: Vec<PartitionStatus>,
+    /// Schemas whose records were refused within the last hour, with the field and the rule.
+    pub refused_schemas: Vec<RefusedSchema>,
     /// The newest refused records of each reason, cut short.
     pub recent_rejects: Vec<RejectSample>,
 }
@@ -221,6 +227,7 @@ impl StatusBoard {
             totals: Totals::default(),
             dependencies: Dependencies::default(),
             reject_samples: RejectSamples::default(),
+            refused_schemas: RefusedSchemas::default(),
         })
     }
 
@@ -280,6 +287,16 @@ impl StatusBoard {
     /// Shows a refused record to people.
     pub fn show_reject(&self, sample: RejectSample) {
         self.reject_samples.add(sample);
+    }
+
+    /// Counts records that were refused because of their schema. Gives the entry if there was none of it lately.
+    pub fn refuse_schema(&self, schema: &str, reject: &Reject, records: u64) -> Option<RefusedSchema> {
+        self.refused_schemas.add(schema, reject, records)
+    }
+
+    /// Schemas whose records were refused lately.
+    pub fn refused_schemas(&self) -> Vec<RefusedSchema> {
+        self.refused_schemas.report()
     }
 
     /// Says that a dependency answered. Logged only when it had not before.
@@ -357,6 +374,7 @@ impl StatusBoard {
             totals: self.totals.report(),
             dependencies: self.dependencies(),
             partitions: self.partitions(),
+            refused_schemas: self.refused_schemas(),
             recent_rejects: self.reject_samples.report(),
         }
     }

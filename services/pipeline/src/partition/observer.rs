@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kappa_core::decode::unframe;
 use kappa_core::partition::{PartitionState, RejectedRecords, SegmentCut};
 use kappa_core::reject::Reason;
 use metrics::Histogram;
@@ -14,7 +15,9 @@ use tracing::Span;
 use super::seams::Delivery;
 use crate::ops::Dependency;
 use crate::ops::metrics::STAGE_DURATION;
-use crate::ops::status::{PartitionHandle, PartitionState as Phase, RejectSample, StatusBoard};
+use crate::ops::status::{
+    PartitionHandle, PartitionState as Phase, RefusedSchema, RejectSample, StatusBoard, is_of_schemas,
+};
 use crate::storage::StoreHealth;
 
 /// One partition's line on the board, and the board.
@@ -136,9 +139,17 @@ impl Observer {
 
     pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {
         let mut by_reason: BTreeMap<&Reason, (u64, usize)> = BTreeMap::new();
+        let mut by_schema: BTreeMap<(Option<i32>, &str), (u64, usize)> = BTreeMap::new();
         for (index, cause) in rejects.causes_from(from).iter().enumerate() {
             let (count, last) = by_reason.entry(&cause.reject.reason).or_default();
             (*count, *last) = (*count + 1, from + index);
+            if is_of_schemas(&cause.reject.reason) {
+                let (count, last) = by_schema.entry((cause.schema_id, &cause.reject.detail)).or_default();
+                (*count, *last) = (*count + 1, from + index);
+            }
+        }
+        for (count, last) in by_schema.into_values() {
+            self.schema_refused(rejects, last, count);
         }
         for (reason, (count, last)) in by_reason {
             let (record, cause) = rejects.get(last);
@@ -146,6 +157,26 @@ impl Observer {
             let reason = reason.name().into_owned();
             self.board.totals().add_dead_letters(&reason, count);
             self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += count);
+        }
+    }
+
+    /// Records of one schema were refused, for what is wrong with the one at that index.
+    fn schema_refused(&self, rejects: &RejectedRecords, index: usize, count: u64) {
+        let (record, cause) = rejects.get(index);
+        let Ok((schema, _)) = unframe(record.value, record.headers) else { return };
+        if let Some(refused) = self.board.refuse_schema(&schema.to_string(), &cause.reject, count) {
+            let (topic, partition, offset) = (self.board.topic(), self.partition, record.offset);
+            let RefusedSchema { schema, reason, field, rule, .. } = refused;
+            tracing::warn!(
+                topic,
+                partition,
+                offset,
+                schema,
+                reason,
+                field,
+                rule,
+                "records of a schema go to the dead letters; told once for each field"
+            );
         }
     }
 

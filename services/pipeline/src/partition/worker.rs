@@ -169,7 +169,7 @@ where
             _ = stop.wait_for(|stop| *stop) => Err(self.finish().await),
             () = tokio::time::sleep(next_tick) => self.on_tick().await,
             (reference, verdict) = self.lookup.answer() => {
-                schemas::teach(&mut self.state, reference, verdict, &self.context.settings);
+                schemas::teach(&mut self.state, reference, verdict);
                 self.context.observer.phase(Phase::Running);
                 self.process_in_hand().await
             }
@@ -363,6 +363,7 @@ where
         self.sighting.segment_opened_at_ms = None;
         let encoder = if let Some(footer) = self.adopting.take() {
             self.check_adopted(&footer, &cut)?;
+            self.read_by_own_schema();
             None
         } else {
             // A segment of rejects alone has a file too, with no rows: the chain has no gaps.

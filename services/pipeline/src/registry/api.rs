@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kappa_core::decode::SchemaReference;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{RegistryConfig, ServiceUrl};
@@ -35,17 +35,43 @@ pub(super) struct SchemaBody {
     #[serde(default, rename = "schemaType")]
     pub(super) schema_type: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub(super) references: Vec<ReferenceBody>,
+    pub(super) references: Vec<SchemaReferral>,
     #[serde(default)]
     pub(super) id: Option<i32>,
     #[serde(default)]
     version: Option<i32>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct ReferenceBody {
-    pub(super) subject: String,
-    pub(super) version: i32,
+/// A named type that a schema takes from another subject.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct SchemaReferral {
+    /// Full name of the type.
+    #[serde(default)]
+    pub name: String,
+    /// Where it is registered.
+    pub subject: String,
+    /// As which version.
+    pub version: i32,
+}
+
+/// A schema that is about to be registered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProposedSchema {
+    /// Its text.
+    pub avsc: String,
+    /// What it takes from other subjects.
+    pub references: Vec<SchemaReferral>,
+}
+
+impl ProposedSchema {
+    fn body(&self) -> Value {
+        let mut body = json!({ "schema": self.avsc });
+        // Left out where there are none: some registries know no such thing.
+        if !self.references.is_empty() {
+            body["references"] = json!(self.references);
+        }
+        body
+    }
 }
 
 /// One version of a subject.
@@ -68,21 +94,12 @@ pub struct RegisteredVersion {
 /// What the registry's compatibility rule says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Compatibility {
-    /// Whether the schema may follow the latest one.
+    /// Whether the schema may follow the version that was asked about.
     #[serde(rename = "is_compatible")]
     pub compatible: bool,
     /// What stands against it, in the registry's words.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub messages: Vec<String>,
-    /// Whether there is nothing to be compatible with.
-    #[serde(skip)]
-    pub subject_is_new: bool,
-}
-
-impl Compatibility {
-    pub(super) fn new_subject() -> Self {
-        Self { compatible: true, messages: Vec::new(), subject_is_new: true }
-    }
 }
 
 impl SchemaBody {
@@ -142,20 +159,44 @@ impl Api {
         self.send(request).await
     }
 
-    pub(super) async fn register(&self, subject: &str, avsc: &str) -> Result<i32, ApiError> {
+    pub(super) async fn versions(&self, subject: &str) -> Result<Vec<i32>, ApiError> {
+        self.send(self.request(Method::GET, &["subjects", subject, "versions"])).await
+    }
+
+    pub(super) async fn register(&self, subject: &str, schema: &ProposedSchema) -> Result<i32, ApiError> {
         #[derive(Deserialize)]
         struct Registered {
             id: i32,
         }
         let request = self.request(Method::POST, &["subjects", subject, "versions"]);
-        let registered: Registered = self.send(request.json(&json!({ "schema": avsc }))).await?;
+        let registered: Registered = self.send(request.json(&schema.body())).await?;
         Ok(registered.id)
     }
 
-    pub(super) async fn compatibility(&self, subject: &str, avsc: &str) -> Result<Compatibility, ApiError> {
-        let path = ["compatibility", "subjects", subject, "versions", "latest"];
+    pub(super) async fn compatibility(
+        &self,
+        subject: &str,
+        version: &str,
+        schema: &ProposedSchema,
+    ) -> Result<Compatibility, ApiError> {
+        let path = ["compatibility", "subjects", subject, "versions", version];
         let request = self.request(Method::POST, &path).query(&[("verbose", "true")]);
-        self.send(request.json(&json!({ "schema": avsc }))).await
+        self.send(request.json(&schema.body())).await
+    }
+
+    /// The rule of a subject, the registry's own where it has none.
+    pub(super) async fn rule(&self, subject: &str) -> Result<String, ApiError> {
+        #[derive(Deserialize)]
+        struct Level {
+            #[serde(rename = "compatibilityLevel")]
+            level: String,
+        }
+        let of_subject = self.request(Method::GET, &["config", subject]).query(&[("defaultToGlobal", "true")]);
+        let level: Level = match self.send(of_subject).await {
+            Err(ApiError::Refused { .. }) => self.send(self.request(Method::GET, &["config"])).await?,
+            other => other?,
+        };
+        Ok(level.level)
     }
 
     pub(super) async fn subjects(&self) -> Result<Vec<String>, ApiError> {

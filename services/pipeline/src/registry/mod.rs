@@ -22,7 +22,7 @@ use crate::ops::status::StatusBoard;
 use api::{Api, ApiError, SchemaBody};
 use patience::Patience;
 
-pub use api::{Compatibility, RegisteredVersion};
+pub use api::{Compatibility, ProposedSchema, RegisteredVersion, SchemaReferral};
 
 /// How long an "unknown" or "not Avro" is believed without asking again.
 const NEGATIVE_ANSWER_HOLDS: Duration = Duration::from_secs(30);
@@ -148,26 +148,50 @@ impl RegistryClient {
 
     /// The latest version of a subject.
     pub async fn latest(&self, subject: &str) -> Result<RegisteredVersion, RegistryError> {
-        let body = self.api.version(subject, "latest").await;
-        let body = body.map_err(|error| self.error(error))?;
-        let references = references::resolve(&self.api, &body).await.map_err(|miss| match miss {
-            Miss::Unavailable(detail) => self.error(ApiError::Unavailable(detail)),
-            Miss::Unknown(detail) | Miss::NotAvro(detail) => RegistryError::NotFound(detail),
-        })?;
+        self.version(subject, "latest").await
+    }
+
+    /// A version of a subject: its number, or `latest`.
+    pub async fn version(&self, subject: &str, version: &str) -> Result<RegisteredVersion, RegistryError> {
+        let body = self.api.version(subject, version).await.map_err(|error| self.error(error))?;
+        let references = self.texts(&body.references).await?;
         Ok(body.into_version(subject, references))
     }
 
-    /// Registers a schema and gives its id; the id that it has if it is registered already.
-    pub async fn register(&self, subject: &str, avsc: &str) -> Result<i32, RegistryError> {
-        self.api.register(subject, avsc).await.map_err(|error| self.error(error))
+    /// The numbers of a subject's versions, the oldest first.
+    pub async fn versions(&self, subject: &str) -> Result<Vec<i32>, RegistryError> {
+        let mut versions = self.api.versions(subject).await.map_err(|error| self.error(error))?;
+        versions.sort_unstable();
+        Ok(versions)
     }
 
-    /// Whether the registry's rule for the subject lets this schema follow the latest one.
-    pub async fn check_compatibility(&self, subject: &str, avsc: &str) -> Result<Compatibility, RegistryError> {
-        match self.api.compatibility(subject, avsc).await {
-            Err(ApiError::Refused { not_found: true, .. }) => Ok(Compatibility::new_subject()),
-            other => other.map_err(|error| self.error(error)),
-        }
+    /// The texts of the schemas that a schema refers to, directly or not, each behind those that it needs itself.
+    pub async fn texts(&self, references: &[SchemaReferral]) -> Result<Vec<String>, RegistryError> {
+        references::resolve(&self.api, references).await.map_err(|miss| match miss {
+            Miss::Unavailable(detail) => self.error(ApiError::Unavailable(detail)),
+            Miss::Unknown(detail) | Miss::NotAvro(detail) => RegistryError::NotFound(detail),
+        })
+    }
+
+    /// Registers a schema and gives its id; the id that it has if it is registered already.
+    pub async fn register(&self, subject: &str, schema: &ProposedSchema) -> Result<i32, RegistryError> {
+        self.api.register(subject, schema).await.map_err(|error| self.error(error))
+    }
+
+    /// Whether the registry's rule for the subject lets this schema follow that version.
+    pub async fn check_compatibility(
+        &self,
+        subject: &str,
+        version: i32,
+        schema: &ProposedSchema,
+    ) -> Result<Compatibility, RegistryError> {
+        let answer = self.api.compatibility(subject, &version.to_string(), schema).await;
+        answer.map_err(|error| self.error(error))
+    }
+
+    /// The registry's rule for a subject, such as `BACKWARD` or `FULL_TRANSITIVE`.
+    pub async fn rule(&self, subject: &str) -> Result<String, RegistryError> {
+        self.api.rule(subject).await.map_err(|error| self.error(error))
     }
 
     /// All subjects: the cheapest question that only a registry can answer.
@@ -224,7 +248,7 @@ impl RegistryClient {
             Err(error) => return Err(self.miss(reference, error).await),
         };
         require_avro(&body, &format!("schema {reference}"))?;
-        let references = references::resolve(&self.api, &body).await?;
+        let references = references::resolve(&self.api, &body.references).await?;
         let asked_for = match reference {
             SchemaReference::Id(id) => Some(id),
             SchemaReference::Guid(_) => None,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::api::{Api, ApiError, ReferenceBody, SchemaBody};
+use super::api::{Api, ApiError, SchemaReferral};
 use super::{Miss, require_avro};
 
 /// Most schemas that one may be put together from. Far above what people write, far below what hurts.
@@ -10,13 +10,13 @@ const MOST: usize = 256;
 
 /// One step of the walk: go into a reference, or come back out of it with its text.
 enum Step {
-    Enter(ReferenceBody),
+    Enter(SchemaReferral),
     Leave((String, i32), String),
 }
 
-/// The texts of all schemas that `root` refers to, directly or not, each behind those that it needs itself.
-pub(super) async fn resolve(api: &Api, root: &SchemaBody) -> Result<Vec<String>, Miss> {
-    let mut steps: VecDeque<Step> = enter_all(&root.references);
+/// The texts of all schemas that a schema refers to, directly or not, each behind those that it needs itself.
+pub(super) async fn resolve(api: &Api, referrals: &[SchemaReferral]) -> Result<Vec<String>, Miss> {
+    let mut steps: VecDeque<Step> = enter_all(referrals);
     let mut open: Vec<(String, i32)> = Vec::new();
     let mut done = BTreeSet::new();
     let mut texts = Vec::new();
@@ -53,7 +53,7 @@ pub(super) async fn resolve(api: &Api, root: &SchemaBody) -> Result<Vec<String>,
     Ok(texts)
 }
 
-fn enter_all(references: &[ReferenceBody]) -> VecDeque<Step> {
+fn enter_all(references: &[SchemaReferral]) -> VecDeque<Step> {
     references.iter().cloned().map(Step::Enter).collect()
 }
 

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Sources;
@@ -28,8 +28,10 @@ async fn serve(registry: Arc<FakeRegistry>) -> String {
         .route("/schemas/guids/{guid}", get(by_guid))
         .route("/subjects", get(|| async { Json(json!(["a"])) }))
         .route("/subjects/{subject}/versions/{version}", get(by_version))
-        .route("/subjects/{subject}/versions", post(|| async { Json(json!({"id": 7})) }))
-        .route("/compatibility/subjects/{subject}/versions/latest", post(compatibility))
+        .route("/subjects/{subject}/versions", post(registration).get(|| async { Json(json!([4, 1])) }))
+        .route("/compatibility/subjects/{subject}/versions/{version}", post(compatibility))
+        .route("/config/{subject}", get(rule_of_subject))
+        .route("/config", get(|| async { Json(json!({"compatibilityLevel": "BACKWARD"})) }))
         .with_state(registry);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,9 +95,22 @@ async fn by_version(Path((subject, version)): Path<(String, String)>) -> Respons
     }
 }
 
-async fn compatibility(Path(subject): Path<String>) -> Response {
+/// A registry that knows no references must not be sent any.
+async fn registration(Json(body): Json<Value>) -> Response {
+    let id = if body.get("references").is_some() { 8 } else { 7 };
+    Json(json!({ "id": id })).into_response()
+}
+
+async fn rule_of_subject(Path(subject): Path<String>) -> Response {
     match subject.as_str() {
-        "a" => Json(json!({"is_compatible": false, "messages": ["field x has no default"]})).into_response(),
+        "a" => Json(json!({"compatibilityLevel": "FULL_TRANSITIVE"})).into_response(),
+        _ => unknown(40408),
+    }
+}
+
+async fn compatibility(Path((subject, version)): Path<(String, String)>) -> Response {
+    match (subject.as_str(), version.as_str()) {
+        ("a", "4") => Json(json!({"is_compatible": false, "messages": ["field x has no default"]})).into_response(),
         _ => unknown(40401),
     }
 }
@@ -215,10 +230,17 @@ async fn subjects_versions_and_rules() {
     let latest = client.latest("a").await.unwrap();
     assert_eq!((latest.id, latest.version, latest.schema_type.as_str()), (Some(1), 4, "AVRO"));
     assert!(matches!(client.latest("nobody").await, Err(RegistryError::NotFound(_))));
-    assert_eq!(client.register("a", AVSC).await, Ok(7));
-    let verdict = client.check_compatibility("a", AVSC).await.unwrap();
+    assert_eq!(client.versions("a").await, Ok(vec![1, 4]));
+    let plain = ProposedSchema { avsc: AVSC.to_owned(), references: Vec::new() };
+    let referral = SchemaReferral { name: "B".to_owned(), subject: "b".to_owned(), version: 1 };
+    let referring = ProposedSchema { references: vec![referral.clone()], ..plain.clone() };
+    assert_eq!((client.register("a", &plain).await, client.register("a", &referring).await), (Ok(7), Ok(8)));
+    assert_eq!(client.texts(&[referral]).await, Ok(vec!["D".to_owned(), "B".to_owned()]));
+    let verdict = client.check_compatibility("a", 4, &plain).await.unwrap();
     assert_eq!((verdict.compatible, verdict.messages), (false, vec!["field x has no default".to_owned()]));
-    assert!(client.check_compatibility("new", AVSC).await.unwrap().subject_is_new);
+    assert!(matches!(client.check_compatibility("new", 1, &plain).await, Err(RegistryError::NotFound(_))));
+    assert_eq!(client.rule("a").await.as_deref(), Ok("FULL_TRANSITIVE"));
+    assert_eq!(client.rule("without").await.as_deref(), Ok("BACKWARD"));
 }
 
 /// Against a real registry, where the environment names one.
@@ -228,9 +250,12 @@ async fn a_real_registry_is_understood() {
     let client = RegistryClient::new(&config(&url, "0s")).unwrap();
     let subject = format!("registry-test-{}-value", std::process::id());
     assert!(matches!(client.latest(&subject).await, Err(RegistryError::NotFound(_))));
-    assert!(client.check_compatibility(&subject, AVSC).await.unwrap().compatible);
-    let id = client.register(&subject, AVSC).await.unwrap();
-    assert_eq!(client.register(&subject, AVSC).await, Ok(id));
+    let proposed = ProposedSchema { avsc: AVSC.to_owned(), references: Vec::new() };
+    let id = client.register(&subject, &proposed).await.unwrap();
+    assert_eq!(client.register(&subject, &proposed).await, Ok(id));
+    assert!(client.check_compatibility(&subject, 1, &proposed).await.unwrap().compatible);
+    assert_eq!(client.versions(&subject).await, Ok(vec![1]));
+    assert!(client.rule(&subject).await.is_ok());
     assert_eq!(client.latest(&subject).await.unwrap().id, Some(id));
     assert!(client.subjects().await.unwrap().contains(&subject));
 
@@ -243,6 +268,7 @@ async fn a_real_registry_is_understood() {
     }
     // Whether the rule allows this depends on how the registry is set up; here only its answer must be understood.
     let longer = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
-    let verdict = client.check_compatibility(&subject, longer).await;
+    let longer = ProposedSchema { avsc: longer.to_owned(), references: Vec::new() };
+    let verdict = client.check_compatibility(&subject, 1, &longer).await;
     assert!(verdict.is_ok(), "{verdict:?}");
 }

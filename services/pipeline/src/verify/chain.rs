@@ -12,6 +12,7 @@ use parquet::file::statistics::Statistics;
 
 use super::listing::{ListedObject, retried};
 use super::report::{Check, Report};
+use super::segment_rows::EventColumns;
 use crate::archive::{FooterError, SegmentFooter, read_metadata};
 
 /// Footers read at once.
@@ -88,12 +89,12 @@ pub(super) async fn read_footers(
     store: &Arc<dyn ObjectStore>,
     topic: &str,
     objects: Vec<ListedObject>,
-    time: &str,
+    columns: &EventColumns,
 ) -> anyhow::Result<Footers> {
     let read = |object: ListedObject| async move {
         let metadata = retried(&object.key, || read_metadata(store, &object.key, object.size), is_passing).await;
         let found = match metadata {
-            Ok(metadata) => segment_of(object.clone(), topic, &metadata, time),
+            Ok(metadata) => segment_of(object.clone(), topic, &metadata, columns),
             Err(error) if is_passing(&error) => return Err(anyhow::Error::from(error)),
             Err(FooterError::Store(_)) => {
                 Err("it was listed, but cannot be read: was it deleted meanwhile?".to_owned())
@@ -121,7 +122,12 @@ fn is_passing(error: &FooterError) -> bool {
     matches!(error, FooterError::Store(error) if !matches!(error, object_store::Error::NotFound { .. }))
 }
 
-fn segment_of(object: ListedObject, topic: &str, metadata: &ParquetMetaData, time: &str) -> Result<Segment, String> {
+fn segment_of(
+    object: ListedObject,
+    topic: &str,
+    metadata: &ParquetMetaData,
+    columns: &EventColumns,
+) -> Result<Segment, String> {
     let footer = SegmentFooter::from_metadata(metadata).map_err(|error| error.to_string())?;
     let (by_key, by_footer) =
         ((topic, object.partition, object.start), (footer.topic.as_str(), footer.partition, footer.start));
@@ -146,17 +152,18 @@ fn segment_of(object: ListedObject, topic: &str, metadata: &ParquetMetaData, tim
         rows,
         rejects,
         digest: footer.digest,
-        times_ms: event_times(metadata, time)?,
+        times_ms: event_times(metadata, columns)?,
         object,
     })
 }
 
 /// Smallest and largest event time, from the column's statistics.
-fn event_times(metadata: &ParquetMetaData, time: &str) -> Result<Option<(i64, i64)>, String> {
+fn event_times(metadata: &ParquetMetaData, columns: &EventColumns) -> Result<Option<(i64, i64)>, String> {
     let file = metadata.file_metadata();
     let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
     let schema = schema.map_err(|error| error.to_string())?;
-    let field = schema.field_with_name(time).map_err(|_| format!("it has no column `{time}`"))?;
+    let time = columns.in_segment(&schema).time;
+    let field = schema.field_with_name(&time).map_err(|_| format!("it has no column `{time}`"))?;
     let ticks = match field.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
         DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000_000,
@@ -164,7 +171,7 @@ fn event_times(metadata: &ParquetMetaData, time: &str) -> Result<Option<(i64, i6
     };
     let mut times = None;
     for row_group in metadata.row_groups().iter().filter(|row_group| row_group.num_rows() > 0) {
-        let column = row_group.columns().iter().find(|column| column.column_path().parts() == [time]);
+        let column = row_group.columns().iter().find(|column| column.column_path().parts() == [time.as_str()]);
         let statistics = column.and_then(|column| column.statistics());
         let Some(Statistics::Int64(statistics)) = statistics else {
             return Err(format!("its column `{time}` has no statistics"));

@@ -130,7 +130,7 @@ impl Shared {
             kafka: config.kafka.clone(),
             purged_before_hour: purges::horizon(&stores.dead_letters, &config.kafka.topic).await?,
             stores,
-            columns: EventColumns::new(&config.event),
+            columns: EventColumns::new(&config.event, &settings.reader),
             scope: Scope::new(selection.from, selection.to, settings.windows.length_ms),
             windows: settings.windows,
             detector: settings.detector,
@@ -213,7 +213,7 @@ async fn list_archive(shared: &Shared, log: &LogFacts) -> anyhow::Result<Footers
             .partition(|object| log.bounds.contains_key(&object.partition));
         let count = known.len();
         let archive = &shared.stores.archive.store;
-        let footers = chain::read_footers(archive, &shared.topic, known, &shared.columns.time).await?;
+        let footers = chain::read_footers(archive, &shared.topic, known, &shared.columns).await?;
         if footers.have_gaps() && !second_look {
             second_look = true;
             tokio::time::sleep(BEFORE_SECOND_LOOK).await;

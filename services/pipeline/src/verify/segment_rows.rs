@@ -1,13 +1,16 @@
 //! A segment's rows, decoded from Parquet with the format's own library: only what windows are made of.
 
+use std::collections::HashMap;
+
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{
     Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
+use kappa_core::decode::ReaderSchema;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
@@ -26,16 +29,37 @@ pub(super) struct EventColumns {
     value: String,
     quality: Option<String>,
     bad_quality: String,
+    /// Names that these fields had in earlier versions of the reader schema.
+    former: HashMap<String, Vec<String>>,
 }
 
 impl EventColumns {
-    pub(super) fn new(event: &EventConfig) -> Self {
+    pub(super) fn new(event: &EventConfig, reader: &ReaderSchema) -> Self {
+        let fields = event.key.iter().chain([&event.time, &event.value]).chain(&event.quality);
         Self {
+            former: fields.map(|field| (field.clone(), reader.aliases_of(field).to_vec())).collect(),
             key: event.key.clone(),
             time: event.time.clone(),
             value: event.value.clone(),
             quality: event.quality.clone(),
             bad_quality: event.bad_quality.clone(),
+        }
+    }
+
+    /// The same fields under the names that they have in a segment, which may be of an earlier version of the schema.
+    /// A version without quality took no event for bad.
+    pub(super) fn in_segment(&self, schema: &Schema) -> Self {
+        let has = |name: &&String| schema.field_with_name(name).is_ok();
+        let find = |field: &String| {
+            let former = self.former.get(field).into_iter().flatten();
+            std::iter::once(field).chain(former).find(has).unwrap_or(field).clone()
+        };
+        Self {
+            key: self.key.iter().map(find).collect(),
+            time: find(&self.time),
+            value: find(&self.value),
+            quality: self.quality.as_ref().map(find).filter(|name| has(&name)),
+            ..self.clone()
         }
     }
 
@@ -63,6 +87,7 @@ impl SegmentReader {
     pub(super) fn open(object: Bytes, columns: &EventColumns) -> Result<Self, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(|error| error.to_string())?;
         let footer = SegmentFooter::from_metadata(builder.metadata()).map_err(|error| error.to_string())?;
+        let columns = columns.in_segment(builder.schema());
         for name in columns.names() {
             if builder.schema().field_with_name(name).is_err() {
                 return Err(format!("it has no column `{name}`"));
@@ -71,7 +96,7 @@ impl SegmentReader {
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.names());
         let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
         let batches = batches.map_err(|error| error.to_string())?;
-        Ok(Self { footer, batches, columns: columns.clone() })
+        Ok(Self { footer, batches, columns })
     }
 
     /// The next rows; `None` behind the last.

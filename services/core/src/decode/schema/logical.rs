@@ -1,5 +1,7 @@
 //! Logical types (specification 1.12, "Logical Types").
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::Kind;
@@ -58,6 +60,26 @@ impl Logical {
             ("local-timestamp-nanos", Kind::Long) => Some(Self::LocalTimestamp(Ticks::Nanos)),
             ("duration", Kind::Fixed { size: 12, .. }) => Some(Self::Duration),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Logical {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ticks = |ticks: &Ticks| match ticks {
+            Ticks::Millis => "millis",
+            Ticks::Micros => "micros",
+            Ticks::Nanos => "nanos",
+        };
+        match self {
+            Self::Decimal { precision, scale } => write!(formatter, "decimal({precision},{scale})"),
+            Self::Uuid => formatter.write_str("uuid"),
+            Self::Date => formatter.write_str("date"),
+            Self::TimeMillis => formatter.write_str("time-millis"),
+            Self::TimeMicros => formatter.write_str("time-micros"),
+            Self::Timestamp(unit) => write!(formatter, "timestamp-{}", ticks(unit)),
+            Self::LocalTimestamp(unit) => write!(formatter, "local-timestamp-{}", ticks(unit)),
+            Self::Duration => formatter.write_str("duration"),
         }
     }
 }

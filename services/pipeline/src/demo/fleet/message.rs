@@ -60,7 +60,12 @@ pub struct Ticket {
     pub nature: Nature,
     /// Index of the series.
     pub series: u32,
+    /// Whether it is written by the second version of the schema.
+    pub is_evolved: bool,
 }
+
+/// Set in a packed number beside the nature.
+const EVOLVED: usize = 1 << 16;
 
 /// Natures of valid messages; the flaws are numbered behind them.
 const VALID_NATURES: [Nature; 3] = [Nature::OnTime, Nature::Late, Nature::VeryLate];
@@ -74,15 +79,16 @@ impl Ticket {
             Nature::VeryLate => 2,
             Nature::Flawed(flaw) => VALID_NATURES.len() + flaw as usize,
         };
-        nature << 32 | self.series as usize
+        let evolved = if self.is_evolved { EVOLVED } else { 0 };
+        (nature | evolved) << 32 | self.series as usize
     }
 
     /// Back from the number; `None` for one that [`Self::pack`] never gave.
     pub fn unpack(packed: usize) -> Option<Self> {
-        let number = packed >> 32;
+        let (number, is_evolved) = (packed >> 32 & !EVOLVED, packed >> 32 & EVOLVED != 0);
         let flaw = || Flaw::ALL.get(number - VALID_NATURES.len()).map(|flaw| Nature::Flawed(*flaw));
         let nature = VALID_NATURES.get(number).copied().or_else(flaw)?;
-        Some(Self { nature, series: packed as u32 })
+        Some(Self { nature, series: packed as u32, is_evolved })
     }
 }
 
@@ -120,8 +126,10 @@ mod tests {
     fn tickets_survive_packing() {
         let flawed = Flaw::ALL.into_iter().map(Nature::Flawed);
         for nature in VALID_NATURES.into_iter().chain(flawed) {
-            let ticket = Ticket { nature, series: u32::MAX - 3 };
-            assert_eq!(Ticket::unpack(ticket.pack()), Some(ticket));
+            for is_evolved in [false, true] {
+                let ticket = Ticket { nature, series: u32::MAX - 3, is_evolved };
+                assert_eq!(Ticket::unpack(ticket.pack()), Some(ticket));
+            }
         }
         assert_eq!(Ticket::unpack(usize::MAX), None);
     }

@@ -19,6 +19,8 @@ use message::{Message, Nature, SchemaIds, Ticket};
 use reading::{Metric, Quality, Reading};
 use signal::{InjectedAnomaly, Signal, seeded};
 
+use super::evolution::Rollout;
+
 /// Places where the sensors stand.
 const SITES: usize = 40;
 
@@ -51,7 +53,7 @@ const TRANSIT_MS: std::ops::Range<i64> = 5..250;
 const TRANSIT_JITTER_MS: std::ops::Range<i64> = 0..3;
 
 /// How the fleet shall be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FleetOptions {
     /// Number of sensors, each with one to three metrics.
     pub sensors: u32,
@@ -59,6 +61,8 @@ pub struct FleetOptions {
     pub seed: u64,
     /// What the records name as their schema.
     pub schemas: SchemaIds,
+    /// Says when every second sensor changes to the second version of the schema.
+    pub rollout: Rollout,
 }
 
 /// The fleet: sensors, their series, and whose turn it is.
@@ -71,6 +75,7 @@ pub struct Fleet {
     turns: Vec<u32>,
     next_turn: usize,
     schemas: SchemaIds,
+    rollout: Rollout,
     random: StdRng,
     anomalies: Vec<InjectedAnomaly>,
 }
@@ -110,6 +115,7 @@ impl Fleet {
             turns,
             next_turn: 0,
             schemas: options.schemas,
+            rollout: options.rollout,
             random: seeded(options.seed, 1),
             anomalies: Vec::new(),
         }
@@ -160,16 +166,21 @@ impl Fleet {
         message.timestamp_ms = timestamp_ms;
         if let Nature::Flawed(flaw) = nature {
             flaw.write(reading, self.schemas, message);
-            return Ticket { nature, series };
+            return Ticket { nature, series, is_evolved: false };
         }
         message.start(reading.sensor_id);
+        if let Some(schema_id) = self.rollout.schema_id().filter(|_| sensor_index % 2 == 1) {
+            message.frame(schema_id);
+            reading.encode_evolved(&mut message.value);
+            return Ticket { nature, series, is_evolved: true };
+        }
         if self.random.random_bool(GUID_SHARE) {
             message.schema_guid = Some(self.schemas.reading_guid);
         } else {
             message.frame(self.schemas.reading);
         }
         reading.encode(&mut message.value);
-        Ticket { nature, series }
+        Ticket { nature, series, is_evolved: false }
     }
 }
 

@@ -94,9 +94,29 @@ pub struct Layout {
 impl Reading<'_> {
     /// Appends the Avro body to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) -> Layout {
+        let layout = self.encode_measurement(out, self.metric as i64);
+        nullable_double(out, self.rssi);
+        self.encode_place(out);
+        layout
+    }
+
+    /// Appends the body by `schemas/sensor-reading-v2.avsc`: without signal strength; with the firmware, and as a symbol
+    /// of its own what the first version has only as OTHER.
+    pub fn encode_evolved(&self, out: &mut Vec<u8>) {
+        let metric = if self.metric == Metric::Other { EVOLVED_ILLUMINANCE } else { self.metric as i64 };
+        self.encode_measurement(out, metric);
+        self.encode_place(out);
+        let firmware = self.attributes.iter().find(|(name, _)| *name == "firmware");
+        string(out, firmware.map_or("", |(_, version)| version.as_str()));
+        // calibrated_at: never.
+        long(out, 0);
+    }
+
+    /// The fields up to `battery`.
+    fn encode_measurement(&self, out: &mut Vec<u8>, metric_symbol: i64) -> Layout {
         string(out, self.sensor_id);
         let metric = out.len();
-        long(out, self.metric as i64);
+        long(out, metric_symbol);
         long(out, self.event_time_ms);
         let value = out.len();
         out.extend_from_slice(&self.value.to_le_bytes());
@@ -106,7 +126,10 @@ impl Reading<'_> {
         long(out, self.sequence);
         let battery = out.len();
         nullable_double(out, self.battery);
-        nullable_double(out, self.rssi);
+        Layout { metric, value, unit, battery }
+    }
+
+    fn encode_place(&self, out: &mut Vec<u8>) {
         match self.site {
             Some(site) => {
                 long(out, 1);
@@ -122,9 +145,11 @@ impl Reading<'_> {
             }
         }
         long(out, 0);
-        Layout { metric, value, unit, battery }
     }
 }
+
+/// Index of ILLUMINANCE in the second version of the schema.
+const EVOLVED_ILLUMINANCE: i64 = 5;
 
 /// Avro's variable-length zig-zag integer.
 pub fn long(out: &mut Vec<u8>, number: i64) {
@@ -155,6 +180,19 @@ mod tests {
 
     use super::*;
     use crate::demo::embedded::registry::SENSOR_READING_SCHEMA;
+    use crate::demo::evolution::EVOLVED_SCHEMA;
+
+    fn evolved_value(reading: &Reading<'_>) -> Value {
+        let Value::Record(mut fields) = avro_value(reading) else { panic!("no record") };
+        fields.retain(|(name, _)| name != "rssi");
+        if reading.metric == Metric::Other {
+            fields[1].1 = Value::Enum(5, "ILLUMINANCE".to_owned());
+        }
+        let firmware = reading.attributes.first().map_or_else(String::new, |(_, version)| version.clone());
+        fields.push(("firmware".to_owned(), Value::String(firmware)));
+        fields.push(("calibrated_at".to_owned(), Value::Union(0, Box::new(Value::Null))));
+        Value::Record(fields)
+    }
 
     fn avro_value(reading: &Reading<'_>) -> Value {
         let optional = |number: Option<f64>| match number {
@@ -189,6 +227,8 @@ mod tests {
     fn agrees_with_apache_avro_on_random_readings() {
         let schema = Schema::parse_str(SENSOR_READING_SCHEMA).unwrap();
         let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+        let evolved_schema = Schema::parse_str(EVOLVED_SCHEMA).unwrap();
+        let evolved_writer = GenericDatumWriter::builder(&evolved_schema).build().unwrap();
         let mut random = StdRng::seed_from_u64(7);
         for round in 0..2_000 {
             // One entry at most: a map of apache-avro has no order of its own.
@@ -209,6 +249,9 @@ mod tests {
             let mut encoded = Vec::new();
             reading.encode(&mut encoded);
             assert_eq!(encoded, writer.write_value_to_vec(avro_value(&reading)).unwrap(), "{reading:?}");
+            encoded.clear();
+            reading.encode_evolved(&mut encoded);
+            assert_eq!(encoded, evolved_writer.write_value_to_vec(evolved_value(&reading)).unwrap(), "{reading:?}");
         }
     }
 }

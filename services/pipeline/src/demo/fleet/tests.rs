@@ -9,7 +9,7 @@ const START_MS: i64 = 1_790_000_000_000;
 type Sent = (Vec<u8>, Option<Vec<u8>>, Option<[u8; 16]>, Ticket);
 
 fn sent(seed: u64, count: usize) -> (Vec<Sent>, Fleet) {
-    let mut fleet = Fleet::new(FleetOptions { sensors: 200, seed, schemas: SCHEMAS });
+    let mut fleet = Fleet::new(FleetOptions { sensors: 200, seed, schemas: SCHEMAS, rollout: Rollout::default() });
     let mut message = Message::default();
     let records = (0..count)
         .map(|index| {
@@ -74,4 +74,26 @@ fn each_flaw_shows_where_it_should() {
             _ => assert!(value.unwrap().starts_with(&[0, 0, 0, 0, 1])),
         }
     }
+}
+
+#[test]
+fn once_the_schema_has_changed_every_second_sensor_writes_by_it() {
+    let rollout = Rollout::default();
+    let mut fleet = Fleet::new(FleetOptions { sensors: 50, seed: 3, schemas: SCHEMAS, rollout: rollout.clone() });
+    let mut message = Message::default();
+    let mut evolved = |fleet: &mut Fleet| {
+        let mut sensors = HashSet::new();
+        for index in 0..5_000 {
+            let ticket = fleet.next(START_MS + index, &mut message);
+            if ticket.is_evolved {
+                assert_eq!(message.value[..5], [0, 0, 0, 0, 77]);
+                assert!(!matches!(ticket.nature, Nature::Flawed(_)));
+                sensors.insert(message.key.clone());
+            }
+        }
+        sensors.len()
+    };
+    assert_eq!(evolved(&mut fleet), 0);
+    rollout.begin(77);
+    assert_eq!(evolved(&mut fleet), 25);
 }

@@ -48,7 +48,8 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, view: &View) {
         Stage::Running => Span::styled(" running ", Style::new().black().on_green()),
         stage => Span::styled(format!(" {} ", stage.text()), Style::new().black().on_yellow()),
     };
-    let line = Line::from(vec![" kappa demo ".bold(), stage, Span::raw(format!("  {time}"))]);
+    let evolution = view.evolution.map_or_else(String::new, |evolution| format!("   {}", evolution.text()));
+    let line = Line::from(vec![" kappa demo ".bold(), stage, Span::raw(format!("  {time}")), evolution.cyan()]);
     frame.render_widget(line, area);
 }
 

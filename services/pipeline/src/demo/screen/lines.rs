@@ -24,6 +24,7 @@ pub(super) fn line(view: &View) -> String {
     if let Some(memory) = &view.memory {
         parts.push(format!("memory {} of {}", sized(memory.used_bytes), sized(memory.budget_bytes)));
     }
+    parts.extend(view.evolution.map(|evolution| evolution.text()));
     parts.extend(view.problems.iter().map(|problem| format!("PROBLEM: {problem}")));
     parts.join(" | ")
 }

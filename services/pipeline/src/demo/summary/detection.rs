@@ -71,6 +71,7 @@ mod tests {
 
     use super::*;
     use crate::demo::embedded::registry::SENSOR_READING_SCHEMA;
+    use crate::demo::evolution::Rollout;
     use crate::demo::fleet::message::{Message, Nature, SchemaIds};
     use crate::demo::fleet::{Fleet, FleetOptions};
 
@@ -90,7 +91,7 @@ mod tests {
         let schema = Schema::parse_str(SENSOR_READING_SCHEMA).unwrap();
         let reader = GenericDatumReader::builder(&schema).build().unwrap();
         let schemas = SchemaIds { reading: 1, reading_guid: [7; 16], not_avro: 2, incompatible: 3, unknown: 9 };
-        let mut fleet = Fleet::new(FleetOptions { sensors: 40, seed: 3, schemas });
+        let mut fleet = Fleet::new(FleetOptions { sensors: 40, seed: 3, schemas, rollout: Rollout::default() });
         let names = fleet.series_names();
         let detector = Robust::new(30, 10, 6.0, 60);
         let mut memories = vec![RobustMemory::default(); names.len()];

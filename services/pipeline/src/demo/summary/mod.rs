@@ -4,6 +4,7 @@ mod detection;
 mod parquet_files;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 pub use detection::{Detection, compare};
-pub use parquet_files::{ArchiveFindings, DeadLetterFindings};
+pub use parquet_files::{ArchiveFindings, DeadLetterFindings, SchemaRows, rows_by_schema};
 pub use report::{Outlook, print};
 
 use super::hot_store_reader::{FoundAnomaly, HotStoreReader, WindowTotals};
@@ -119,6 +120,20 @@ pub fn compare_counts(produced: &ProducedCounts, found: &Findings) -> Vec<Check>
     checks
 }
 
+/// Compares what was sent by the second version of the schema with the rows of its id. It must have been sent at all.
+pub fn compare_evolved(
+    produced: &ProducedCounts,
+    schema_id: Option<u32>,
+    rows: &BTreeMap<i32, SchemaRows>,
+) -> Vec<Check> {
+    let of_evolved = schema_id.and_then(|id| rows.get(&i32::try_from(id).ok()?)).copied().unwrap_or_default();
+    vec![
+        Check::new("the schema has changed under load", 1, u64::from(produced.evolved > 0)),
+        Check::new("events by the new schema: rows in Parquet", produced.evolved, of_evolved.rows),
+        Check::new("  with the fields that the reader does not know", produced.evolved, of_evolved.with_extra),
+    ]
+}
+
 fn read_offsets(places: &Places) -> anyhow::Result<Vec<(i64, Option<i64>)>> {
     let reader: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &places.brokers)
@@ -141,8 +156,6 @@ fn read_offsets(places: &Places) -> anyhow::Result<Vec<(i64, Option<i64>)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn reasons(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -155,6 +168,7 @@ mod tests {
             on_time: 90,
             late: 4,
             very_late: 3,
+            evolved: 0,
             invalid: reasons(&[("tombstone", 2), ("bad_magic", 1)]),
             failed: 0,
             series: 7,
@@ -179,5 +193,20 @@ mod tests {
         assert_eq!(differing(&|found| found.windows.events += 1), ["valid events: counted in ClickHouse's windows"]);
         let moved = |found: &mut Findings| found.dead_letters.by_reason = reasons(&[("tombstone", 2), ("too_deep", 1)]);
         assert_eq!(differing(&moved), ["  bad_magic", "  too_deep"]);
+    }
+
+    #[test]
+    fn a_change_of_schema_that_did_not_happen_is_noticed() {
+        let produced = |evolved| ProducedCounts { on_time: 90, evolved, ..ProducedCounts::default() };
+        let rows = |rows, with_extra| {
+            BTreeMap::from([(1, SchemaRows { rows: 80, with_extra: 0 }), (5, SchemaRows { rows, with_extra })])
+        };
+        let differing = |produced: &ProducedCounts, id, rows: &BTreeMap<i32, SchemaRows>| {
+            compare_evolved(produced, id, rows).iter().filter(|check| !check.is_ok()).count()
+        };
+        assert_eq!(differing(&produced(10), Some(5), &rows(10, 10)), 0);
+        assert_eq!(differing(&produced(0), None, &rows(0, 0)), 1);
+        assert_eq!(differing(&produced(10), Some(5), &rows(9, 9)), 2);
+        assert_eq!(differing(&produced(10), Some(5), &rows(10, 9)), 1);
     }
 }

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use arrow_array::Array as _;
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int32Type;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use parquet::schema::types::Type;
@@ -30,6 +35,37 @@ pub struct DeadLetterFindings {
     pub files: u64,
     /// Their rows by reason.
     pub by_reason: BTreeMap<String, u64>,
+}
+
+/// Rows of one writer's schema.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchemaRows {
+    /// All of them.
+    pub rows: u64,
+    /// Of them, those with fields that the reader does not know.
+    pub with_extra: u64,
+}
+
+/// Counts the rows of all segments below `directory` by the id of the schema that they were written with.
+pub fn rows_by_schema(directory: &Path) -> anyhow::Result<BTreeMap<i32, SchemaRows>> {
+    let mut by_schema: BTreeMap<i32, SchemaRows> = BTreeMap::new();
+    for path in parquet_files(directory)? {
+        let describe = || format!("count the schemas in {}", path.display());
+        let file = File::open(&path).with_context(describe)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(describe)?;
+        let columns = ProjectionMask::columns(builder.parquet_schema(), ["_schema_id", "_extra"]);
+        for batch in builder.with_projection(columns).build().with_context(describe)? {
+            let batch = batch.with_context(describe)?;
+            let (ids, extra) = (batch.column_by_name("_schema_id"), batch.column_by_name("_extra"));
+            let (ids, extra) = ids.zip(extra).ok_or_else(|| anyhow!("a column is missing")).with_context(describe)?;
+            for (row, id) in ids.as_primitive::<Int32Type>().iter().enumerate() {
+                let counts = by_schema.entry(id.unwrap_or_default()).or_default();
+                counts.rows += 1;
+                counts.with_extra += u64::from(extra.is_valid(row));
+            }
+        }
+    }
+    Ok(by_schema)
 }
 
 /// Reads the footers of all segments below `directory`.
@@ -123,7 +159,7 @@ fn contiguous_to(mut ranges: Vec<(i64, i64)>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use arrow_array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, types::Int32Type};
+    use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
     use parquet::file::metadata::KeyValue;
     use parquet::file::properties::WriterProperties;
@@ -156,6 +192,18 @@ mod tests {
         let found = read_archive(directory.path()).unwrap();
         assert_eq!((found.files, found.rows), (4, 37));
         assert_eq!(found.contiguous_to, BTreeMap::from([(0, 30), (1, 5)]));
+    }
+
+    #[test]
+    fn rows_are_counted_by_schema() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a/b.parquet", "a/c.parquet"] {
+            let ids: ArrayRef = Arc::new(Int32Array::from(vec![1, 5, 5]));
+            let extra: ArrayRef = Arc::new(StringArray::from(vec![None, Some("{}"), None]));
+            write(&directory.path().join(name), &[], vec![("_schema_id", ids), ("_extra", extra)]);
+        }
+        let expected = [(1, SchemaRows { rows: 2, with_extra: 0 }), (5, SchemaRows { rows: 4, with_extra: 2 })];
+        assert_eq!(rows_by_schema(directory.path()).unwrap(), BTreeMap::from(expected));
     }
 
     #[test]

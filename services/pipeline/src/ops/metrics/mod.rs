@@ -10,7 +10,6 @@ mod document;
 mod process;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kappa_core::reject::Reason;
@@ -21,6 +20,7 @@ pub use catalogue::*;
 use catalogue::{BUCKETS, Keeper, STAGE_BUCKETS};
 pub use document::{TableFormat, document};
 
+use super::now_ms;
 use super::status::{PartitionState, PartitionStatus, StatusBoard};
 
 /// What `/metrics` is made of.
@@ -93,6 +93,7 @@ fn publish(board: &StatusBoard) {
             gauge!(DEPENDENCY_UP, "dependency" => name).set(f64::from(u8::from(ok)));
         }
     }
+    publish_refused_schemas(board);
     for status in board.partitions() {
         publish_partition(board, &status);
     }
@@ -125,6 +126,19 @@ fn publish_totals(board: &StatusBoard) {
     let none_yet = Reason::names().map(|name| (name.to_owned(), 0));
     for (reason, count) in none_yet.chain(totals.dead_letters()) {
         counter!(DEAD_LETTERS, vec![topic.clone(), Label::new("reason", reason)]).absolute(count);
+    }
+}
+
+fn publish_refused_schemas(board: &StatusBoard) {
+    for refused in board.refused_schemas() {
+        let labels = vec![
+            Label::new("topic", board.topic().to_owned()),
+            Label::new("schema", refused.schema),
+            Label::new("reason", refused.reason),
+            Label::new("field", refused.field),
+            Label::new("rule", refused.rule),
+        ];
+        gauge!(REFUSED_SCHEMA_SEEN, labels).set(refused.last_seen_ms as f64 / 1000.0);
     }
 }
 
@@ -161,12 +175,9 @@ fn set(name: &'static str, labels: &[Label], value: Option<f64>) {
     }
 }
 
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
-}
-
 #[cfg(test)]
 mod tests {
+    use kappa_core::reject::Reject;
     use metrics::Unit;
 
     use super::*;
@@ -191,6 +202,8 @@ mod tests {
         board.totals().events.add(12);
         board.totals().add_dead_letters("tombstone", 3);
         board.dependency_failing(Dependency::Registry, "refused");
+        let rule = "field `value`: the writer's string cannot be read as double";
+        board.refuse_schema("7", &Reject::new(Reason::IncompatibleSchema, rule), 1);
         let handle = board.add_partition(4);
         handle.update(|status| {
             status.state = PartitionState::Running;
@@ -206,6 +219,8 @@ mod tests {
             "kappa_dead_letters_total{topic=\"readings\",reason=\"tombstone\"} 3",
             "kappa_dead_letters_total{topic=\"readings\",reason=\"bad_magic\"} 0",
             "kappa_dependency_up{dependency=\"registry\"} 0",
+            "kappa_refused_schema_last_seen_timestamp_seconds{topic=\"readings\",schema=\"7\",\
+             reason=\"incompatible_schema\",field=\"value\",rule=\"the writer's string cannot be read as double\"} ",
             "kafka_consumergroup_lag{consumergroup=\"kappa\",topic=\"readings\",partition=\"4\"} 2",
             "kappa_watermark_timestamp_seconds{topic=\"readings\",partition=\"4\"} 1.5",
             "kappa_partition_state{topic=\"readings\",partition=\"4\",state=\"running\"} 1",
@@ -220,6 +235,7 @@ mod tests {
     #[test]
     fn every_published_metric_is_in_the_table_with_its_labels() {
         let board = StatusBoard::new("t");
+        board.refuse_schema("7", &Reject::new(Reason::SchemaNotAvro, "registered as JSON"), 1);
         board.add_partition(0).update(|status| (status.position, status.end_offset) = (Some(1), Some(1)));
         let text = Metrics::detached().unwrap().render(&board).unwrap();
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {

@@ -1,6 +1,10 @@
 //! Opening a segment, and following one that another owner has sealed.
 
+use std::sync::Arc;
+
+use kappa_core::decode::ReaderSchema;
 use kappa_core::partition::{Replay, SegmentCut};
+use object_store::path::Path;
 
 use super::super::fail_point::{self, FailPoint};
 use super::super::restore::{StoppedLoudly, existing_segment};
@@ -39,10 +43,42 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
             end = footer.end,
             "replaying a segment that is sealed"
         );
+        self.read_by_schema_of(&footer, &key)?;
         self.state.begin_replay(Replay { end: footer.end, rejected: footer.rejected.clone() });
         self.adopting = Some(footer);
         fail_point::pass(FailPoint::Adopting);
         Ok(())
+    }
+
+    /// Its rows were made by the reader schema that its footer names, and so must be what is counted of them: after an
+    /// upgrade of the reader these may differ, where a symbol has come that was the default before, say.
+    fn read_by_schema_of(&mut self, footer: &SegmentFooter, key: &Path) -> Result<(), StoppedLoudly> {
+        let own = &self.context.settings;
+        if footer.reader_schema == own.reader.json() {
+            return Ok(());
+        }
+        let reader = ReaderSchema::parse(&footer.reader_schema).map_err(|error| error.to_string());
+        let settings = reader.and_then(|reader| own.read_by(reader).map_err(|error| error.to_string()));
+        let settings = settings.map_err(|problem| StoppedLoudly::Contradiction {
+            key: key.clone(),
+            detail: format!("its reader schema cannot be read by: {problem}"),
+        })?;
+        let (topic, partition, offset) = (own.topic.as_str(), self.context.partition, footer.start);
+        tracing::info!(
+            topic,
+            partition,
+            offset,
+            "it was written by another version of the reader schema, which is used for it"
+        );
+        self.state.switch_settings(Arc::new(settings));
+        Ok(())
+    }
+
+    /// The adopted segment is through.
+    pub(super) fn read_by_own_schema(&mut self) {
+        if !Arc::ptr_eq(self.state.settings(), &self.context.settings) {
+            self.state.switch_settings(Arc::clone(&self.context.settings));
+        }
     }
 
     /// Whether replaying the segment led to what its footer says.

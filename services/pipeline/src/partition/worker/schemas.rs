@@ -44,14 +44,12 @@ impl SchemaLookup {
 }
 
 /// Tells the state what the registry said.
-pub(super) fn teach(
-    state: &mut PartitionState,
-    reference: SchemaReference,
-    verdict: SchemaVerdict,
-    settings: &PartitionSettings,
-) {
+pub(super) fn teach(state: &mut PartitionState, reference: SchemaReference, verdict: SchemaVerdict) {
     match verdict {
-        SchemaVerdict::Known(schema) => state.learn(reference, compile(&schema, settings)),
+        SchemaVerdict::Known(schema) => {
+            let compiled = compile(&schema, state.settings());
+            state.learn(reference, compiled);
+        }
         SchemaVerdict::Unknown { .. } => state.learn_unknown(reference),
         SchemaVerdict::NotAvro { detail } => {
             state.learn(reference, WriterSchema::Refused(Reject::new(Reason::SchemaNotAvro, detail)));
