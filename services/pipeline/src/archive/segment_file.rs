@@ -59,6 +59,7 @@ impl SegmentFormat {
     }
 
     /// For tests that make thousands of small files: there a compressor's tables cost more than the rows.
+    #[must_use]
     pub fn without_compression(mut self) -> Self {
         self.compression = Compression::UNCOMPRESSED;
         self.properties = self.properties.into_builder().set_compression(self.compression).build();
@@ -186,18 +187,27 @@ impl SegmentFile {
         Ok(())
     }
 
-    fn end_row_group(&mut self) -> Result<()> {
+    /// What comes next begins a row group.
+    pub(super) fn end_row_group(&mut self) -> Result<()> {
         match (&mut self.output, self.open.take()) {
             (Some(output), Some(open)) => output.append_row_group(open),
             _ => Ok(()),
         }
     }
 
-    /// Bytes that the file holds in memory, encoded or half-encoded.
+    /// Bytes so far, encoded or half-encoded.
+    pub(super) fn size(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.file.bytes_written()) + self.open_memory()
+    }
+
+    /// Bytes that it holds in memory.
     pub(super) fn memory(&self) -> usize {
-        let written = self.output.as_ref().map_or(0, |output| output.file.bytes_written());
+        self.output.as_ref().map_or(0, |output| output.file.inner().capacity()) + self.open_memory()
+    }
+
+    fn open_memory(&self) -> usize {
         let open = self.open.iter().flat_map(|open| &open.columns);
-        written + open.map(ColumnWriter::memory).sum::<usize>()
+        open.map(ColumnWriter::memory).sum()
     }
 
     /// Writes the footer and gives the file.

@@ -289,7 +289,8 @@ where
         if self.state.is_undecided() && age_ms >= pacing.emit_interval.as_millis() as i64 {
             return Some("a decision of the registry's must become durable");
         }
-        let is_tight = self.context.budget.is_tight();
+        // Where the store does not take what was cut before, another cut frees nothing, and costs a snapshot.
+        let is_tight = self.context.budget.is_tight() && self.sealing.is_archive_idle();
         (is_tight && self.context.sizes.is_largest(self.context.partition)).then_some("limits.memory")
     }
 
@@ -337,7 +338,7 @@ where
             None
         } else {
             // A segment of rejects alone has a file too, with no rows: the chain has no gaps.
-            self.encoder();
+            self.encoder().close().await;
             self.hold_rows_until = if cut.is_undecided { Some(cut.end) } else { self.hold_rows_until };
             self.encoder.take()
         };
