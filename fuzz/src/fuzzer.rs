@@ -23,8 +23,8 @@ const LARGEST_INPUT: usize = 64 << 10;
 /// Nor the corpus in memory.
 const LARGEST_CORPUS: usize = 4_000;
 /// What is kept in the repository: small, and few.
-const LARGEST_KEPT: usize = 4 << 10;
-const MOST_KEPT: usize = 60;
+const LARGEST_KEPT: usize = 1 << 10;
+const MOST_KEPT: usize = 40;
 /// Numbers at which readers err.
 const ODD_NUMBERS: [i64; 14] =
     [0, 1, -1, 2, 127, 128, 255, 32_767, 65_535, i32::MAX as i64, i32::MIN as i64, u32::MAX as i64, i64::MAX, i64::MIN];

@@ -304,8 +304,7 @@ mod tests {
     /// Values that are valid events, further apart than the largest number.
     #[test]
     fn the_largest_values_that_there_are() {
-        for values in [[f64::MAX, f64::MIN], [f64::MIN, 0.0], [1e308, -1e308], [f64::MAX, f64::MAX], [5e-324, -5e-324]]
-        {
+        for values in [[f64::MAX, f64::MIN], [f64::MIN, 0.0], [1e308, -1e308], [f64::MAX, f64::MAX]] {
             let (detector, mut memory) = (detector(), RobustMemory::default());
             for event in 0..500_usize {
                 let verdict = detector.observe(&mut memory, event as i64 * 1_000, values[event % 2]);

@@ -59,6 +59,8 @@ pub(super) struct Assignment {
     pub(super) unreadable: u32,
     /// What the current take still has for this partition lies behind something that could not be read.
     pub(super) reading_again: bool,
+    /// How often in a row librdkafka has refused to go back there.
+    pub(super) refused_seeks: u32,
     /// What the current take has for this partition.
     pub(super) batch: LogBatch,
     /// Records and bytes that the current take has for this partition.
@@ -164,6 +166,7 @@ impl GroupMember {
                 last_error: None,
                 unreadable: 0,
                 reading_again: false,
+                refused_seeks: 0,
                 batch: LogBatch::default(),
                 expected: (0, 0),
             });

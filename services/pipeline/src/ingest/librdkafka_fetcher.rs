@@ -17,6 +17,9 @@ use super::shared::{Arrival, Client, Shared, lock};
 use crate::memory::Reservation;
 use crate::partition::seams::LogLost;
 
+/// So many seeks may be refused until a partition is fetched anew: one while it is given up, the others while it starts.
+const SEEKS_BEFORE_A_RESTART: u32 = 20;
+
 /// How long librdkafka's main thread may take for a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -142,12 +145,33 @@ impl LibrdkafkaFetcher {
         for assignment in assignments.iter_mut().filter(|assignment| assignment.reading_again && !assignment.finished) {
             let partition = assignment.slot.partition;
             match self.seek(partition, assignment.next_offset) {
-                Ok(()) => assignment.reading_again = false,
+                Ok(()) => {
+                    assignment.reading_again = false;
+                    assignment.refused_seeks = 0;
+                }
                 Err(error) => {
                     debug!(partition, offset = assignment.next_offset, "not ready for reading again: {error}");
+                    assignment.refused_seeks += 1;
+                    if assignment.refused_seeks % SEEKS_BEFORE_A_RESTART == 1 {
+                        self.restart(partition);
+                    }
                     self.reading_again.store(true, Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// Makes librdkafka fetch a partition anew. Behind a damaged batch it reads nonsense as offsets, asks for one of these, and
+    /// when there is no such offset it gives the partition up: then not even a seek is taken. The group hears nothing of it.
+    fn restart(&self, partition: i32) {
+        let restarted = one_partition(&self.shared.topic, partition, Some(Offset::Offset(0))).and_then(|partitions| {
+            // As at the first assignment: paused, so that nothing is fetched before the seek.
+            self.client.pause(&partitions)?;
+            self.client.incremental_unassign(&partitions)?;
+            self.client.incremental_assign(&partitions)
+        });
+        if let Err(error) = restarted {
+            debug!(partition, "could not be fetched anew: {error}");
         }
     }
 
