@@ -28,8 +28,8 @@ from blocks.world import World
 
 # `make soak` makes them last longer.
 TIMES = float(os.environ.get("KAPPA_FAULTS_TIMES", "1"))
-PER_SECOND = 250
-MOST_IN_A_ROW = 10
+PER_SECOND = 120
+MOST_IN_A_ROW = 20
 HTML = b"<!doctype html><title>Welcome</title><p>It works"
 
 INSERT = kind_has("POST ", "INSERT")

@@ -19,7 +19,7 @@ from .wire import Wire
 from .world import World
 
 #: Above `limits.memory`: the program itself, its threads' stacks, librdkafka, and what the allocator keeps for later.
-RSS_MARGIN = 160 << 20
+RSS_MARGIN = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Ordeal:
     name: str
     fault: Callable[[], Fault]
     #: Beyond one `checkpoint.interval`, which every commit may wait for.
-    bound: float = 10.0
+    bound: float = 15.0
     seconds: float = 2.0
     #: In a pipeline of its own: it holds connections for so long that other faults would have to wait.
     alone: bool = False
