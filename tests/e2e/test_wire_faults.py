@@ -188,6 +188,8 @@ def run(stack: Stack, tmp_path_factory: pytest.TempPathFactory, request: pytest.
     run.wait()
 
 
+# The first of them waits for all faults of its pipeline.
+@pytest.mark.timeout(400 * max(1.0, TIMES))
 @pytest.mark.parametrize("ordeal", ORDEALS, ids=lambda ordeal: ordeal.id)
 def test_a_fault_on_the_wire(run: Run, ordeal: Ordeal) -> None:
     survived = run.outcomes[ordeal.id].result()
