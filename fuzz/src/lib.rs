@@ -11,6 +11,14 @@
 //! KAPPA_FUZZ_KEEP=1 …                                                                # write finds into the corpus
 //! ```
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test may stop where it stands"
+)]
+
 pub mod allocations;
 pub mod fuzzer;
 pub mod input;
