@@ -9,8 +9,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use crate::mutation::{Mutation, without_watermark};
@@ -74,7 +74,7 @@ impl ObjectStore for SimStore {
         }
         self.may_fail().await?;
         let Some(options) = self.mutate_put(location, &payload, options) else {
-            return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
+            return Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() });
         };
         if self.world.happens(self.world.faults().false_conflicts) {
             // S3's retryable 409, as object_store reports it: nothing was written.
