@@ -1,6 +1,6 @@
 //! Snapshots are read by later versions of the program, and written by two versions side by side: the bytes for a state are
 //! fixed by the number of the format, and what version 1 wrote is kept here for good.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::path::Path;
 use std::sync::Arc;
