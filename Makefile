@@ -2,7 +2,10 @@
 #                                    the whole pipeline on this machine, with a live fleet of sensors; EVOLVE=1: the
 #                                    schema changes under load
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
-# make soak [SEEDS=1000000]          the protocol, simulated with that many seeds: crashes, zombies, pauses, lost answers
+# make faults                        break the wire to each dependency in each way; writes the table of docs/guarantees.md
+# make soak [SEEDS=] [MINUTES=] [TIMES=] [ROUNDS=] [OLD=]
+#                                    hours of it: a million simulated worlds, S3 away for half an hour at full load, faults,
+#                                    crashes, an older version beside this one, fuzzing; writes target/soak/report.html
 # make lint                          formatting, clippy, licences and advisories
 # make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
 # make load [SCENARIO=steady] [RATE=] [FOR=] [TARGET=local|embedded]
@@ -18,12 +21,16 @@ SCENARIO ?= steady
 TARGET   ?= local
 CASES    ?= main
 SEEDS    ?= 1000000
+MINUTES  ?= 30
+TIMES    ?= 10
+ROUNDS   ?= 5
+OLD      ?= HEAD~20
 AFTER    ?= 420
 
 CARGO := cargo
 KAPPA := target/release/kappa
 
-.PHONY: help demo test soak lint bench bench-page load screenshots stack-up stack-down build
+.PHONY: help demo test faults soak lint bench bench-page load screenshots stack-up stack-down build
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -42,9 +49,16 @@ demo:
 test:
 	@tests/run
 
+faults:
+	@tests/require cargo cc perl make python3 go mvn
+	$(CARGO) build --release --locked --workspace --features kappa-pipeline/fail-points
+	@rm -f target/faults.jsonl
+	KAPPA_FAULTS_FILE=$(CURDIR)/target/faults.jsonl "$$(deploy/local/python-env test)" -B -m pytest -q -p no:cacheprovider \
+		tests/e2e/test_wire_faults.py tests/e2e/test_long_outage.py
+	@python3 -B tests/soak/faults_table.py target/faults.jsonl --into docs/guarantees.md
+
 soak:
-	@tests/require cargo cc perl make
-	KAPPA_SIM_SEEDS=$(SEEDS) $(CARGO) test --release --locked --workspace --test simulation -- --nocapture every_seed
+	@SEEDS=$(SEEDS) MINUTES=$(MINUTES) TIMES=$(TIMES) ROUNDS=$(ROUNDS) OLD=$(OLD) tests/soak/run
 
 lint:
 	$(CARGO) fmt --all --check

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import time
 
-import fastavro
+import pytest
 from conftest import WorldMaker
 
 from blocks.kappa_process import KappaProcess
+from blocks.new_schema import record_in_a_new_schema
 from blocks.producer import Production
-from blocks.records import Accepted, PlannedRecord
-from blocks.schemas import NEWER_SCHEMA, READER_DEFAULTS, WriterSchema
 from blocks.stack import Stack
 from blocks.waiting import Found, NotYet, wait_for, wait_until
 from blocks.world import World
@@ -23,12 +21,6 @@ def _assert_alive_for(kappa: KappaProcess, seconds: float) -> None:
         assert kappa.exit_code is None, f"kappa has ended with {kappa.exit_code}"
         assert kappa.is_alive(), "/healthz says no, but only a dependency is away"
         time.sleep(0.3)
-
-
-def _dependency(kappa: KappaProcess, name: str) -> dict:
-    found = [line for line in kappa.status()["dependencies"] if line["name"] == name]
-    assert len(found) == 1, f"/status knows {kappa.status()['dependencies']}"
-    return found[0]
 
 
 def _wait_until_noticed(kappa: KappaProcess, name: str) -> None:
@@ -66,11 +58,9 @@ def test_a_new_schema_comes_while_the_registry_is_silent(make_world: WorldMaker,
     world.producer.send(stream.take(2_000))
     world.wait_until_committed()
 
-    schema = copy.deepcopy(NEWER_SCHEMA)
-    schema["fields"].append({"name": "humidity_at_start", "type": "long"})
-    newest = WriterSchema(world.registry.register(f"{world.topic}-newest", schema), fastavro.parse_schema(copy.deepcopy(schema)))
+    newest = record_in_a_new_schema(world.registry, world.topic, stream, 0)
     with controlled_stack.silent("registry"):
-        world.producer.send([_in_newest_schema(world, newest, stream.valid_event(0))])
+        world.producer.send([newest])
         world.producer.send(stream.take(2_000))
         kappa.wait_for_state(0, "waiting_for_schema")
         ends = world.sent.end_offsets()
@@ -85,16 +75,6 @@ def test_a_new_schema_comes_while_the_registry_is_silent(make_world: WorldMaker,
     world.wait_until_committed()
     assert kappa.terminate() == 0
     world.verify_everything()
-
-
-def _in_newest_schema(world: World, writer: WriterSchema, event: dict) -> PlannedRecord:
-    extra = {
-        "firmware": "9", "calibration": {"offset": 0.5, "technician": None}, "tags": ["x"], "humidity_at_start": 1 << 40,
-    }  # fmt: skip
-    written = {**event, **extra, "value": 20.5, "sequence": 7}
-    kept = {name: written[name] for name in ("sensor_id", "metric", "event_time", "value", "quality", "sequence")}
-    fate = Accepted({**READER_DEFAULTS, **kept}, writer.schema_id, extra)
-    return PlannedRecord(0, event["sensor_id"].encode(), writer.framed(written), (), event["event_time"] + 1_000, fate)
 
 
 def test_s3_is_away_at_the_start(make_world: WorldMaker, controlled_stack: Stack) -> None:
@@ -189,11 +169,12 @@ def test_crashes_during_outages(make_world: WorldMaker, controlled_stack: Stack)
     world.verify_everything()
 
 
-def test_kafka_is_away(make_world: WorldMaker, controlled_stack: Stack) -> None:
-    """The broker crashes under load: the producer waits for it, and so does the pipeline."""
+@pytest.mark.parametrize(("crash", "fetcher"), [(True, "librdkafka"), (False, "native")])
+def test_kafka_is_away(make_world: WorldMaker, controlled_stack: Stack, crash: bool, fetcher: str) -> None:
+    """The broker is killed, or restarted as for an upgrade, under load: the producer waits for it, and so does the pipeline."""
     world = make_world()
-    with world.flowing(seed=306) as kappa:
-        with controlled_stack.without("kafka"):
+    with world.flowing(seed=306, changes={"kafka": {"fetcher": fetcher}}) as kappa:
+        with controlled_stack.without("kafka", crash):
             _wait_until_noticed(kappa, "kafka")
             _assert_alive_for(kappa, 2)
         time.sleep(2)

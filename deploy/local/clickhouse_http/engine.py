@@ -139,7 +139,7 @@ class Session:
 
     def insert(self, insert: Insert, data: Iterable[bytes]) -> Answer:
         """Feeds the data into the engine as it arrives; memory does not grow with it."""
-        started = time.perf_counter_ns()
+        started, fed = time.perf_counter_ns(), 0
         try:
             stream = self._connection.send_insert(insert.head, insert.format)
         except Exception as error:
@@ -148,6 +148,7 @@ class Session:
             for part in data:
                 try:
                     self._connection.insert_append(stream, part)
+                    fed += len(part)
                 except Exception as error:
                     raise EngineError.of(error) from error
         except BaseException:
@@ -158,8 +159,24 @@ class Session:
             result = self._connection.insert_done(stream)
         except Exception as error:
             raise EngineError.of(error) from error
+        if fed and not result.rows_written():
+            raise self._kept_quiet(insert.head)
         written = {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()}
         return Answer(b"", {"read_rows": written["written_rows"], "read_bytes": written["written_bytes"], **written, "elapsed_ns": time.perf_counter_ns() - started})
+
+    def _kept_quiet(self, head: str) -> EngineError:
+        """Why an INSERT wrote nothing although the engine gave no error: what fails as its first block is written (too many
+        parts, say) is in the engine's statistics only, to the second. Of several there, one that names the table counts."""
+        table = re.sub(r"^INSERT\s+INTO\s+|[\s(].*", "", head, flags=re.IGNORECASE | re.DOTALL).rpartition(".")[2].strip("`")
+        newest = (
+            "SELECT code, name, last_error_message FROM system.errors WHERE last_error_time >= now() - 2"
+            f" ORDER BY position(last_error_message, {quoted(table)}) > 0 DESC, last_error_time DESC LIMIT 1 FORMAT TSVRaw"
+        )
+        try:
+            code, name, text = bytes(self._execute(newest).bytes()).decode().rstrip("\n").split("\t", 2)
+        except (EngineError, ValueError):
+            code, name, text = "1002", "UNKNOWN_EXCEPTION", "the rows were not written, and the engine does not say why"
+        return EngineError(int(code), f"Code: {code}. DB::Exception: {text} ({name})")
 
     def _cancel(self, stream: _chdb.streaming_insert_result) -> None:
         try:

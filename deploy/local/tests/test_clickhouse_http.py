@@ -205,6 +205,14 @@ def test_get_is_read_only(clickhouse, table):
     assert clickhouse.send("GET", query="SELECT 1", max_threads="1").status == 200
 
 
+def test_what_fails_as_the_first_block_is_written_is_told(clickhouse, table):
+    """The embedding layer says nothing of it."""
+    for minute in (0, 1):
+        assert insert(clickhouse, table, window(1, minute)).status == 200
+    refused = insert(clickhouse, table, window(1, 2), parts_to_throw_insert="1")
+    assert refused.code == "252" and "TOO_MANY_PARTS" in refused.text
+
+
 def test_broken_bodies_insert_nothing(clickhouse, table):
     rows = window(1, 0) + window(1, 1)
     response = insert(clickhouse, table, rows[:-3])

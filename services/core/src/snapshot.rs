@@ -44,6 +44,13 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether other bytes were read than were written once, as far as one can tell.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::NotASnapshot | Self::Damaged(_))
+    }
+}
+
 /// Builds a snapshot.
 #[derive(Debug)]
 pub struct SnapshotWriter(Vec<u8>);

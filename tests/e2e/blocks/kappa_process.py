@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,17 +107,24 @@ def _clean_environment() -> dict[str, str]:
 class KappaProcess:
     """One `kappa run`."""
 
-    def __init__(self, config_file: Path, http_port: int, log_file: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, config_file: Path, http_port: int, log_file: Path, environment: Mapping[str, str], limits: Sequence[str] = ()
+    ) -> None:
+        """`limits` are options of prlimit(1). The log goes through a pipe then: it is not the program's to write files."""
         self.http_port = http_port
         self.log_file = log_file
+        command = [environment.get("KAPPA_BIN") or str(binary()), "run", "--config", str(config_file)]
         with log_file.open("wb") as log:
+            through = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log) if limits else None
             self._process = subprocess.Popen(
-                [str(binary()), "run", "--config", str(config_file)],
+                ["prlimit", *limits, *command] if limits else command,
                 env=_clean_environment() | dict(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=through.stdin if through else log,
                 stderr=subprocess.STDOUT,
             )
+            if through and through.stdin:
+                through.stdin.close()
 
     # Signals
 
@@ -158,6 +165,27 @@ class KappaProcess:
         assert match, status
         return int(match[1]) * 1024
 
+    def files_open_for_writing(self) -> list[str]:
+        """Regular files and directories, by name."""
+        found = []
+        for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            try:
+                target, flags = os.readlink(entry), Path(f"/proc/{self._process.pid}/fdinfo/{entry.name}").read_text()
+            except FileNotFoundError:  # closed meanwhile
+                continue
+            mode = int(next(line for line in flags.splitlines() if line.startswith("flags:")).split()[1], 8)
+            if target.startswith("/") and not target.startswith("/dev/") and mode & os.O_ACCMODE != os.O_RDONLY:
+                found.append(target)
+        return found
+
+    def peak_resident_bytes(self) -> int:
+        """The most that it had in memory since it was asked last, as the kernel counts."""
+        directory = Path(f"/proc/{self._process.pid}")
+        line = next(line for line in (directory / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+        # 5: the peak begins anew at what there is now.
+        (directory / "clear_refs").write_text("5")
+        return int(line.split()[1]) * 1024
+
     @property
     def exit_code(self) -> int | None:
         return self._process.poll()
@@ -179,6 +207,9 @@ class KappaProcess:
         found = [line for line in self.status()["partitions"] if line["partition"] == partition]
         assert len(found) == 1, f"/status has {len(found)} lines for partition {partition}"
         return found[0]
+
+    def failures_of(self, dependency: str) -> int:
+        return next(line["failures"] for line in self.status()["dependencies"] if line["dependency"] == dependency)
 
     def is_alive(self) -> bool:
         return self.get("/healthz").status_code == 200

@@ -40,6 +40,9 @@ class Place:
         with self.files.open_input_file(f"{self.bucket}/{self.prefix}/{key}") as file:
             return bytes(file.read())
 
+    def open(self, key: str) -> pa.NativeFile:
+        return self.files.open_input_file(f"{self.bucket}/{self.prefix}/{key}")
+
     def write(self, key: str, content: bytes) -> None:
         """Whatever was there is replaced: for damage, and for mending it."""
         with self._files_for_writing().open_output_stream(f"{self.bucket}/{self.prefix}/{key}") as file:

@@ -82,8 +82,11 @@ class Production:
         self._thread = threading.Thread(target=self._run, name="production", daemon=True)
 
     def __enter__(self) -> Production:
-        self._thread.start()
+        self.start()
         return self
+
+    def start(self) -> None:
+        self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

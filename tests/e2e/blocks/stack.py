@@ -42,9 +42,9 @@ class Stack:
         return (self.directory / "stack.json").exists()
 
     @contextmanager
-    def without(self, service: str) -> Iterator[None]:
-        """Kills a service; it is back when the block ends, however it ends."""
-        self._command("kill", service)
+    def without(self, service: str, crash: bool = True) -> Iterator[None]:
+        """Kills a service, or stops it kindly; it is back when the block ends, however it ends."""
+        self._command("kill" if crash else "stop", service)
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,9 @@ class World:
         result = self.command("migrate", "--config", str(self.write_config(name="migrate")))
         assert result.code == 0, f"kappa migrate ended with {result.code}: {result.text}"
 
-    def start(self, changes: Changes | None = None, environment: Mapping[str, str] | None = None) -> KappaProcess:
+    def start(
+        self, changes: Changes | None = None, environment: Mapping[str, str] | None = None, limits: Sequence[str] = ()
+    ) -> KappaProcess:
         self._changes = changes
         number = len(self.processes)
         port = free_port()
@@ -169,15 +171,17 @@ class World:
         with_port["http"] = {**with_port.get("http", {}), "listen": f"127.0.0.1:{port}"}
         config_file = self.write_config(with_port, f"kappa-{number}")
         log_file = self.directory / f"kappa-{number}.log"
-        process = KappaProcess(config_file, port, log_file, self.stack.environment | dict(environment or {}))
+        process = KappaProcess(config_file, port, log_file, self.stack.environment | dict(environment or {}), limits)
         self.processes.append(process)
         return process
 
     @contextmanager
-    def flowing(self, seed: int, per_second: int = 800, **stream: Any) -> Iterator[KappaProcess]:
+    def flowing(
+        self, seed: int, per_second: int = 800, changes: Changes | None = None, **stream: Any
+    ) -> Iterator[KappaProcess]:
         """A pipeline that is ready and under load, for the time of a block."""
         planned = self.stream(seed, **stream)
-        kappa = self.start()
+        kappa = self.start(changes)
         kappa.wait_until_ready()
         with Production(self.producer, planned.take, per_second, most=20_000):
             time.sleep(2)

@@ -112,14 +112,14 @@ impl RobustMemory {
     /// Distance by level and by step, whichever is smaller, in robust standard deviations.
     #[inline]
     fn distance(&self, value: f64) -> f64 {
-        let by_level = distance_in(value - self.level, self.spread);
-        let by_step = distance_in(value - self.last_value, self.step_spread);
+        let by_level = distance_in(difference(value, self.level), self.spread);
+        let by_step = distance_in(difference(value, self.last_value), self.step_spread);
         by_level.min(by_step)
     }
 
     #[inline]
     fn learn(&mut self, seconds: f64, value: f64) {
-        let step = value - self.last_value;
+        let step = difference(value, self.last_value);
         self.last_value = value;
         self.seen = self.seen.saturating_add(1);
         self.same = if step == 0.0 { self.same.saturating_add(1) } else { 0 };
@@ -132,7 +132,7 @@ impl RobustMemory {
         let weight = FAST.max(self.weight_of_first());
         self.changing += weight * (f64::from(u8::from(step != 0.0)) - self.changing);
         self.step_spread += weight * (self.clip(step.abs(), self.step_spread) - self.step_spread);
-        let deviation = value - self.level;
+        let deviation = difference(value, self.level);
         self.level += weight * self.clip(deviation, self.spread);
         self.spread += weight * (self.clip(deviation.abs(), self.spread) - self.spread);
     }
@@ -140,7 +140,7 @@ impl RobustMemory {
     /// Adds the distance from the slow level to the CUSUM sums, then moves the level.
     #[inline]
     fn follow_slowly(&mut self, seconds: f64, value: f64) {
-        let deviation = value - self.slow_level;
+        let deviation = difference(value, self.slow_level);
         let distance = signed_distance_in(deviation, self.slow_spread).clamp(-CLIP, CLIP);
         self.drift_up = (self.drift_up + distance - DRIFT_SLACK).max(0.0);
         self.drift_down = (self.drift_down - distance - DRIFT_SLACK).max(0.0);
@@ -163,7 +163,8 @@ impl RobustMemory {
             return deviation;
         }
         let largest = CLIP * DEVIATION_TO_SIGMA * spread;
-        deviation.clamp(-largest, largest)
+        // Not `clamp`, which panics where a bound is no number: no state that can be read may do that.
+        deviation.max(-largest).min(largest)
     }
 
     /// Early values weigh more, so that the averages do not start at the first value and stay there.
@@ -171,6 +172,12 @@ impl RobustMemory {
     fn weight_of_first(&self) -> f64 {
         if self.seen >= 64 { 0.0 } else { 1.0 / f64::from(self.seen) }
     }
+}
+
+/// Of two finite values, which may be further apart than any number: an infinite one would make the averages no numbers.
+#[inline]
+fn difference(value: f64, from: f64) -> f64 {
+    (value - from).clamp(f64::MIN, f64::MAX)
 }
 
 /// `deviation` in standard deviations of a scale; infinite distances are capped so that scores stay finite.
@@ -203,7 +210,7 @@ impl AnomalyDetector for Robust {
             // Out of order: its step is not a step of the series, so nothing is learnt from it.
             return Verdict { distance: 0.0, expected, kind: None };
         }
-        let seconds = (event_time_ms - memory.last_time_ms) as f64 / 1e3;
+        let seconds = event_time_ms.saturating_sub(memory.last_time_ms) as f64 / 1e3;
         memory.last_time_ms = event_time_ms;
         memory.learn(seconds, value);
         let kind = self.kind_of(memory, distance);
@@ -292,6 +299,32 @@ mod tests {
             .enumerate()
             .map(|(second, value)| (second, detector.observe(&mut memory, second as i64 * 1_000, value).kind));
         verdicts.filter_map(|(second, kind)| kind.map(|kind| (second, kind))).collect()
+    }
+
+    /// Values that are valid events, further apart than the largest number.
+    #[test]
+    fn the_largest_values_that_there_are() {
+        for values in [[f64::MAX, f64::MIN], [f64::MIN, 0.0], [1e308, -1e308], [f64::MAX, f64::MAX]] {
+            let (detector, mut memory) = (detector(), RobustMemory::default());
+            for event in 0..500_usize {
+                let verdict = detector.observe(&mut memory, event as i64 * 1_000, values[event % 2]);
+                assert!(
+                    verdict.distance.is_finite() && verdict.expected.is_finite(),
+                    "{values:?} at {event}: {verdict:?}"
+                );
+            }
+            // The series is judged again once it is usual again.
+            let mut noise = Noise(3);
+            for event in 500..40_000_usize {
+                let verdict = detector.observe(&mut memory, event as i64 * 1_000, 20.0 + noise.next());
+                assert!(
+                    verdict.distance.is_finite() && verdict.expected.is_finite(),
+                    "{values:?} at {event}: {verdict:?}"
+                );
+            }
+            let spike = detector.observe(&mut memory, 40_000_000, 1e6);
+            assert_eq!(spike.kind, Some(AnomalyKind::Spike), "{values:?}: {spike:?}, {memory:?}");
+        }
     }
 
     #[test]

@@ -87,13 +87,19 @@ pub trait GrowingFile: Send + 'static {
     /// Appends a part.
     fn write(&mut self, part: &Self::Part) -> Result<(), ParquetError>;
 
-    /// Bytes that the file holds in memory, encoded or half-encoded.
+    /// What comes next begins a row group.
+    fn end_row_group(&mut self) -> Result<(), ParquetError>;
+
+    /// Bytes so far, encoded or half-encoded.
+    fn size(&self) -> usize;
+
+    /// Bytes that it holds in memory.
     fn memory(&self) -> usize;
 
     /// Writes the footer and gives the file.
     fn finish(self, key_values: Vec<KeyValue>) -> Result<Vec<u8>, ParquetError>;
 
-    /// Bytes that a part holds.
+    /// Bytes that a part holds in memory.
     fn memory_of(part: &Self::Part) -> usize;
 }
 
@@ -104,15 +110,21 @@ pub type SegmentEncoder = Encoder<SegmentFile>;
 #[derive(Debug)]
 pub struct Encoder<F> {
     lane: EncoderLane,
-    file: Arc<Mutex<FileState<F>>>,
-    /// Bytes that the file holds in memory, encoded or half-encoded.
-    held: Arc<AtomicUsize>,
+    file: Arc<Mutex<CountedFile<F>>>,
+    /// Bytes of the file so far, encoded or half-encoded.
+    encoded: Arc<AtomicUsize>,
     /// Bytes of parts that wait for the lane.
     waiting: Arc<AtomicUsize>,
+    budget: Arc<MemoryBudget>,
+}
+
+/// What a lane works on, and its share of memory: settled by the lane, since only there it is known.
+#[derive(Debug)]
+struct CountedFile<F> {
+    state: FileState<F>,
     reservation: Reservation,
 }
 
-/// What a lane works on.
 #[derive(Debug)]
 enum FileState<F> {
     Writing(Box<F>),
@@ -120,62 +132,131 @@ enum FileState<F> {
     Finished,
 }
 
+impl<F: GrowingFile> CountedFile<F> {
+    /// Works on the file, unless it has failed already; gives its size.
+    fn work(&mut self, work: impl FnOnce(&mut F) -> Result<(), ParquetError>) -> usize {
+        let FileState::Writing(file) = &mut self.state else { return 0 };
+        match work(file) {
+            Ok(()) => {
+                self.reservation.resize(file.memory());
+                file.size()
+            }
+            Err(error) => {
+                self.state = FileState::Failed(error.into());
+                self.reservation.resize(0);
+                0
+            }
+        }
+    }
+
+    /// Writes the footer and gives the file.
+    fn finish(&mut self, key_values: Vec<KeyValue>) -> Result<(Bytes, Reservation), EncodeError> {
+        let mut file = match std::mem::replace(&mut self.state, FileState::Finished) {
+            FileState::Writing(file) => file.finish(key_values).map_err(EncodeError::from)?,
+            FileState::Failed(error) => return Err(error),
+            FileState::Finished => return Err(EncodeError("the file was finished twice".to_owned())),
+        };
+        file.shrink_to_fit();
+        let nothing = self.reservation.sibling(0);
+        let mut reservation = std::mem::replace(&mut self.reservation, nothing);
+        reservation.resize(file.len());
+        Ok((Bytes::from(file), reservation))
+    }
+}
+
 impl<F: GrowingFile> Encoder<F> {
     /// An empty file.
     pub fn new(file: F, lane: EncoderLane, budget: &Arc<MemoryBudget>) -> Self {
+        let state = FileState::Writing(Box::new(file));
         Self {
             lane,
-            file: Arc::new(Mutex::new(FileState::Writing(Box::new(file)))),
-            held: Arc::new(AtomicUsize::new(0)),
+            file: Arc::new(Mutex::new(CountedFile { state, reservation: budget.reserve(0) })),
+            encoded: Arc::new(AtomicUsize::new(0)),
             waiting: Arc::new(AtomicUsize::new(0)),
-            reservation: budget.reserve(0),
+            budget: Arc::clone(budget),
         }
     }
 
     /// Appends a part; waits while the lane is behind.
     pub async fn write(&mut self, part: F::Part) {
         let bytes = F::memory_of(&part);
-        let reservation = self.reservation.sibling(bytes);
+        let reservation = self.budget.reserve(bytes);
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        let (file, held, waiting) = (Arc::clone(&self.file), Arc::clone(&self.held), Arc::clone(&self.waiting));
-        let job = move || {
-            let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
-            if let FileState::Writing(file) = &mut *state {
-                let started = Instant::now();
-                match file.write(&part) {
-                    Ok(()) => held.store(file.memory(), Ordering::Relaxed),
-                    Err(error) => *state = FileState::Failed(error.into()),
-                }
-                metrics::histogram!(STAGE_DURATION, "stage" => "encode").record(started.elapsed());
-            }
+        let waiting = Arc::clone(&self.waiting);
+        self.work(move |file| {
+            let started = Instant::now();
+            let written = file.write(&part);
+            metrics::histogram!(STAGE_DURATION, "stage" => "encode").record(started.elapsed());
             drop(part);
             drop(reservation);
             waiting.fetch_sub(bytes, Ordering::Relaxed);
+            written
+        })
+        .await;
+    }
+
+    /// No more parts will come: what is half-encoded takes no more memory than the file will have, however long it then
+    /// waits for its store.
+    pub async fn close(&mut self) {
+        self.work(F::end_row_group).await;
+    }
+
+    /// In the order of the calls.
+    async fn work(&self, work: impl FnOnce(&mut F) -> Result<(), ParquetError> + Send + 'static) {
+        let (file, encoded) = (Arc::clone(&self.file), Arc::clone(&self.encoded));
+        let job = move || {
+            let size = file.lock().unwrap_or_else(PoisonError::into_inner).work(work);
+            encoded.store(size, Ordering::Relaxed);
         };
         self.lane.run(job).await;
-        self.reservation.resize(self.held.load(Ordering::Relaxed));
     }
 
     /// Bytes so far: no less than what the file will have, as parts that are not encoded yet count in full.
     pub fn size(&self) -> usize {
-        self.held.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
+        self.encoded.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
     }
 
     /// Writes the footer and gives the file, with the share of memory that it holds.
     pub async fn finish(self, key_values: Vec<KeyValue>) -> Result<(Bytes, Reservation), EncodeError> {
         let file = self.file;
-        let job = move || {
-            let mut state = file.lock().unwrap_or_else(PoisonError::into_inner);
-            match std::mem::replace(&mut *state, FileState::Finished) {
-                FileState::Writing(file) => file.finish(key_values).map_err(EncodeError::from),
-                FileState::Failed(error) => Err(error),
-                FileState::Finished => Err(EncodeError("the file was finished twice".to_owned())),
-            }
-        };
+        let job = move || file.lock().unwrap_or_else(PoisonError::into_inner).finish(key_values);
         let finished = self.lane.compute(job).await;
-        let file = finished.ok_or_else(|| EncodeError("the encoder thread is gone".to_owned()))??;
-        let mut reservation = self.reservation;
-        reservation.resize(file.len());
-        Ok((Bytes::from(file), reservation))
+        finished.ok_or_else(|| EncodeError("the encoder thread is gone".to_owned()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{Int64Array, RecordBatch};
+    use arrow_schema::{DataType, Field, Schema};
+
+    use super::super::segment_file::SegmentFormat;
+    use super::*;
+
+    /// Rows that hardly become smaller.
+    fn rows(count: i64) -> RecordBatch {
+        let schema = Arc::new(Schema::new(vec![Field::new("noise", DataType::Int64, false)]));
+        let noise = (0..count)
+            .map(|row| (row + 1).wrapping_mul(-7_046_029_254_386_353_131).rotate_left(31).wrapping_mul(row | 1));
+        RecordBatch::try_new(schema, vec![Arc::new(noise.collect::<Int64Array>())]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_waits_is_counted_in_full() {
+        let budget = MemoryBudget::new(1 << 30);
+        let format = SegmentFormat::new(rows(1).schema(), &[]);
+        let mut waiting = Vec::new();
+        for number in 1..=20 {
+            let mut encoder =
+                SegmentEncoder::new(SegmentFile::new(format.clone()), EncoderLane::start(number).unwrap(), &budget);
+            // One batch only, as where memory is short and segments are cut early.
+            encoder.write(rows(20_000)).await;
+            encoder.close().await;
+            assert!(encoder.lane.compute(|| ()).await.is_some());
+            assert!(budget.used() >= number * 120_000, "{number} segments of 130,000 B hold {} B", budget.used());
+            waiting.push(encoder);
+        }
+        drop(waiting);
+        assert_eq!(budget.used(), 0);
     }
 }

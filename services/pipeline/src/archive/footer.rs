@@ -12,7 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 
 /// Version of the footer's layout.
-const VERSION: &str = "1";
+const VERSION: u32 = 1;
 
 /// How much of the end of an object is asked for first; most footers fit.
 const FIRST_READ: u64 = 64 << 10;
@@ -50,6 +50,12 @@ pub enum FooterError {
     /// Not Parquet.
     #[error("it is not a readable Parquet file: {0}")]
     Parquet(#[from] ParquetError),
+    /// A segment of a newer version of the program.
+    #[error("its footer has version {found}, this program reads up to {VERSION}: run a newer version")]
+    TooNew {
+        /// The version found.
+        found: u32,
+    },
     /// Parquet, but not a segment of ours.
     #[error("its footer has no valid `kappa.{0}`")]
     Field(&'static str),
@@ -67,7 +73,7 @@ impl SegmentFooter {
             ("rejects", self.rejected.to_json()),
             ("digest", self.digest.clone()),
             ("reader_schema", self.reader_schema.clone()),
-            ("version", VERSION.to_owned()),
+            ("version", VERSION.to_string()),
         ];
         pairs.into_iter().map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value)).collect()
     }
@@ -83,8 +89,10 @@ impl SegmentFooter {
         let text = |name: &'static str| pairs.get(name).copied().ok_or(FooterError::Field(name));
         let number =
             |name: &'static str| text(name)?.parse::<i64>().map_err(|_: ParseIntError| FooterError::Field(name));
-        if text("version")? != VERSION {
-            return Err(FooterError::Field("version"));
+        match text("version")?.parse() {
+            Ok(VERSION) => {}
+            Ok(found) if found > VERSION => return Err(FooterError::TooNew { found }),
+            _ => return Err(FooterError::Field("version")),
         }
         Ok(Self {
             topic: text("topic")?.to_owned(),
@@ -138,4 +146,42 @@ async fn read_tail(store: &Arc<dyn ObjectStore>, key: &Path, size: u64, wanted: 
     let range = GetRange::Bounded(size.saturating_sub(wanted)..size);
     let options = GetOptions { range: Some(range), ..GetOptions::default() };
     store.get_opts(key, options).await?.bytes().await
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::metadata::FileMetaData;
+    use parquet::schema::types::{SchemaDescriptor, Type};
+
+    use super::*;
+
+    fn metadata(key_values: Vec<KeyValue>) -> ParquetMetaData {
+        let schema = Type::group_type_builder("schema").build().unwrap();
+        let schema = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
+        ParquetMetaData::new(FileMetaData::new(2, 0, None, Some(key_values), schema, None), Vec::new())
+    }
+
+    fn footer() -> SegmentFooter {
+        SegmentFooter {
+            topic: "readings".to_owned(),
+            partition: 3,
+            start: 5,
+            end: 12,
+            rows: 7,
+            rejected: RejectedOffsets::default(),
+            digest: "0".repeat(32),
+            reader_schema: "{}".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_name_and_whatever_else_it_holds() {
+        let mut pairs = footer().key_values();
+        assert_eq!(SegmentFooter::from_metadata(&metadata(pairs.clone())).unwrap(), footer());
+        let version = pairs.iter_mut().find(|pair| pair.key == "kappa.version").unwrap();
+        version.value = Some("2".to_owned());
+        pairs.retain(|pair| pair.key != "kappa.rejects");
+        let error = SegmentFooter::from_metadata(&metadata(pairs)).unwrap_err().to_string();
+        assert!(error.contains("version 2") && error.contains("run a newer version"), "{error}");
+    }
 }

@@ -172,11 +172,9 @@ impl SegmentFile {
         Self { format, output: None, open: None }
     }
 
-    fn end_row_group(&mut self) -> Result<()> {
-        match (&mut self.output, self.open.take()) {
-            (Some(output), Some(open)) => output.append_row_group(open),
-            _ => Ok(()),
-        }
+    fn open_memory(&self) -> usize {
+        let open = self.open.iter().flat_map(|open| &open.columns);
+        open.map(ColumnWriter::memory).sum()
     }
 }
 
@@ -200,10 +198,19 @@ impl GrowingFile for SegmentFile {
         Ok(())
     }
 
+    fn end_row_group(&mut self) -> Result<()> {
+        match (&mut self.output, self.open.take()) {
+            (Some(output), Some(open)) => output.append_row_group(open),
+            _ => Ok(()),
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.file.bytes_written()) + self.open_memory()
+    }
+
     fn memory(&self) -> usize {
-        let written = self.output.as_ref().map_or(0, |output| output.file.bytes_written());
-        let open = self.open.iter().flat_map(|open| &open.columns);
-        written + open.map(ColumnWriter::memory).sum::<usize>()
+        self.output.as_ref().map_or(0, |output| output.file.inner().capacity()) + self.open_memory()
     }
 
     fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {

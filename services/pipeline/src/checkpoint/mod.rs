@@ -79,12 +79,14 @@ impl Snapshots {
         positions
     }
 
-    /// Deletes a snapshot that nobody needs any more. Failure is no harm: the next start finds it again.
-    pub async fn delete(&self, position: i64) {
-        if let Err(error) = self.root.store.delete(&self.key(position)).await
-            && !matches!(error, object_store::Error::NotFound { .. })
-        {
-            tracing::debug!(partition = self.partition, position, %error, "an old snapshot was not deleted");
+    /// Deletes a snapshot that nobody needs any more; whether it is gone. Failure is no harm, so nobody waits for success.
+    pub async fn delete(&self, position: i64) -> bool {
+        match self.root.store.delete(&self.key(position)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => true,
+            Err(error) => {
+                tracing::debug!(partition = self.partition, position, %error, "an old snapshot was not deleted");
+                false
+            }
         }
     }
 }

@@ -70,8 +70,16 @@ impl GrowingFile for DeadLetterFile {
         self.writer.write(&to_batch(&self.schema, &self.topic, self.partition, rejects)?)
     }
 
-    fn memory(&self) -> usize {
+    fn end_row_group(&mut self) -> Result<(), ParquetError> {
+        self.writer.flush()
+    }
+
+    fn size(&self) -> usize {
         self.writer.bytes_written() + self.writer.memory_size()
+    }
+
+    fn memory(&self) -> usize {
+        self.writer.inner().capacity() + self.writer.memory_size()
     }
 
     fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>, ParquetError> {

@@ -62,7 +62,7 @@ pub enum Verdict {
 
 impl From<Reject> for Verdict {
     fn from(reject: Reject) -> Self {
-        Self::Refused { reason: reject.reason.name(), detail: reject.detail }
+        Self::Refused { reason: reject.reason.name().into_owned(), detail: reject.detail }
     }
 }
 

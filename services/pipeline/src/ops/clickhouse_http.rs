@@ -100,7 +100,11 @@ impl ClickHouseHttp {
         let code =
             response.headers().get("X-ClickHouse-Exception-Code").and_then(|code| code.to_str().ok()?.parse().ok());
         if status.is_success() && code.is_none() {
-            return Ok(response);
+            // Whoever else answers "200 OK" (a load balancer's page, a wrong port) has not written anything.
+            if response.headers().keys().any(|name| name.as_str().starts_with("x-clickhouse-")) {
+                return Ok(response);
+            }
+            return Err(self.unavailable_because(format!("it answers {status}, but not as ClickHouse does")));
         }
         let text = response.text().await.map_err(|error| self.unavailable(error))?;
         let message = text.trim().to_owned();
@@ -148,4 +152,24 @@ impl ClickHouseHttp {
 /// `Code: 60. DB::Exception: ...`
 fn code_in(message: &str) -> Option<u32> {
     message.strip_prefix("Code: ")?.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+
+    use super::*;
+    use crate::config::{Needs, Sources};
+
+    #[tokio::test]
+    async fn an_acknowledgement_of_somebody_else_is_none() {
+        let app = Router::new().fallback(async || "<title>Welcome");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let loaded = Sources::default().with_flag("hot_store.url", &url, "test").load(Needs::HotStore);
+        let clickhouse = ClickHouseHttp::new(&loaded.unwrap().config.hot_store).unwrap();
+        let error = clickhouse.insert("INSERT INTO t FORMAT RowBinary", Bytes::from_static(b"x")).await.unwrap_err();
+        assert!(error.to_string().contains("not as ClickHouse does"), "{error}");
+    }
 }

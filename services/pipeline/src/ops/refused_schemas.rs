@@ -71,7 +71,7 @@ impl RefusedSchemas {
         }
         let entry = RefusedSchema {
             schema: schema.to_owned(),
-            reason,
+            reason: reason.into_owned(),
             field: field.to_owned(),
             rule: rule.to_owned(),
             records,

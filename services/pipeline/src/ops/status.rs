@@ -162,6 +162,7 @@ pub struct StatusBoard {
     last_beat: AtomicI64,
     memory_used: AtomicU64,
     memory_budget: AtomicU64,
+    memory_exhausted: AtomicBool,
     totals: Totals,
     dependencies: Dependencies,
     reject_samples: RejectSamples,
@@ -224,6 +225,7 @@ impl StatusBoard {
             last_beat: AtomicI64::new(-1),
             memory_used: AtomicU64::new(0),
             memory_budget: AtomicU64::new(0),
+            memory_exhausted: AtomicBool::new(false),
             totals: Totals::default(),
             dependencies: Dependencies::default(),
             reject_samples: RejectSamples::default(),
@@ -279,6 +281,11 @@ impl StatusBoard {
         self.memory_budget.store(budget, Ordering::Relaxed);
     }
 
+    /// Whether so much memory is in use that no records are taken.
+    pub fn set_memory_exhausted(&self, exhausted: bool) {
+        self.memory_exhausted.store(exhausted, Ordering::Relaxed);
+    }
+
     /// What the whole process has done.
     pub fn totals(&self) -> &Totals {
         &self.totals
@@ -312,7 +319,15 @@ impl StatusBoard {
     /// Copies of all lines.
     pub fn partitions(&self) -> Vec<PartitionStatus> {
         let handles: Vec<_> = lock(&self.partitions).values().cloned().collect();
-        handles.iter().map(PartitionHandle::snapshot).collect()
+        let exhausted = self.memory_exhausted.load(Ordering::Relaxed);
+        let line = |handle: &PartitionHandle| {
+            let mut status = handle.snapshot();
+            if exhausted && status.state == PartitionState::Running {
+                status.state = PartitionState::Backpressure;
+            }
+            status
+        };
+        handles.iter().map(line).collect()
     }
 
     /// What the dependencies are like.
@@ -434,6 +449,18 @@ mod tests {
             status.last_error = Some("retention overran".to_owned());
         });
         assert_eq!(board.not_ready_because(LAG), ["partition 3 has stopped: retention overran"]);
+    }
+
+    #[test]
+    fn partitions_that_run_wait_while_the_memory_is_used_up() {
+        let board = StatusBoard::new("t");
+        board.add_partition(0).set_state(PartitionState::Running);
+        board.add_partition(1).set_state(PartitionState::Restoring);
+        let states = || board.partitions().iter().map(|status| status.state).collect::<Vec<_>>();
+        board.set_memory_exhausted(true);
+        assert_eq!(states(), [PartitionState::Backpressure, PartitionState::Restoring]);
+        board.set_memory_exhausted(false);
+        assert_eq!(states(), [PartitionState::Running, PartitionState::Restoring]);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::archive::{FooterError, SegmentFooter, read_footer};
 use crate::checkpoint::Snapshots;
 use crate::storage::Backoff;
 
+/// How often an object that makes no sense is read before that is believed: what is damaged on the wire is well the next time.
+const READ_AT_MOST: u32 = 4;
+
 /// Why a partition stopped and will not go on by itself: to go on would be to skip or to double something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoppedLoudly {
@@ -176,13 +179,25 @@ async fn load<R, H, C, L: PartitionLog>(
     bounds: &LogBounds,
 ) -> Result<PartitionState, StoppedLoudly> {
     let snapshots = snapshots_of(context);
+    let (mut reads, mut backoff) = (0, Backoff::new(&position));
     loop {
         let key = snapshots.key(position);
         let found = snapshots.read(position, &context.observer).await;
-        let found =
-            found.map_err(|_| StoppedLoudly::BadSnapshot { key: key.clone(), error: SnapshotError::NotASnapshot })?;
-        if let Some(snapshot) = found {
-            return open(context, &snapshot, key, position, bounds);
+        let opened = match found {
+            Ok(Some(snapshot)) => open(context, &snapshot, key.clone(), position, bounds).map(Some),
+            Ok(None) => Ok(None),
+            Err(_) => Err(StoppedLoudly::BadSnapshot { key: key.clone(), error: SnapshotError::NotASnapshot }),
+        };
+        reads += 1;
+        match opened {
+            Ok(Some(state)) => return Ok(state),
+            Ok(None) => {}
+            Err(StoppedLoudly::BadSnapshot { error, .. }) if error.is_damage() && reads < READ_AT_MOST => {
+                tracing::warn!(topic = context.settings.topic, partition = context.partition, %key, %error, "reading it again");
+                backoff.pause().await;
+                continue;
+            }
+            Err(stopped) => return Err(stopped),
         }
         // A missing snapshot may mean that we are the zombie and the chain has moved on.
         match log.group().committed().await {
@@ -241,12 +256,16 @@ pub(super) async fn existing_segment<R, H, C>(
     context: &PartitionContext<R, H, C>,
     key: &Path,
 ) -> Result<Option<SegmentFooter>, StoppedLoudly> {
-    let mut backoff = Backoff::new(key.as_ref());
+    let (mut reads, mut backoff) = (0, Backoff::new(key.as_ref()));
     loop {
+        reads += 1;
         match read_footer(&context.stores.archive.store, key).await {
             Ok(footer) => return Ok(Some(footer)),
             Err(FooterError::Store(object_store::Error::NotFound { .. })) => return Ok(None),
             Err(FooterError::Store(error)) => crate::storage::StoreHealth::failing(&context.observer, key, &error),
+            Err(FooterError::Parquet(error)) if reads < READ_AT_MOST => {
+                tracing::warn!(topic = context.settings.topic, partition = context.partition, %key, %error, "reading it again");
+            }
             Err(error) => {
                 return Err(StoppedLoudly::ForeignObject { key: key.clone(), error: error.to_string() });
             }

@@ -221,9 +221,9 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
     async fn prune_snapshots(&mut self, end: i64) {
         self.snapshots.retain(|position| *position < end);
         self.snapshots.push(end);
-        while self.snapshots.len() > 2 {
-            let oldest = self.snapshots.remove(0);
-            snapshots_of(&self.context).delete(oldest).await;
+        while self.snapshots.len() > 2 && snapshots_of(&self.context).delete(self.snapshots[0]).await {
+            // What could not be deleted is tried again after the next commit.
+            self.snapshots.remove(0);
         }
     }
 }

@@ -296,7 +296,8 @@ where
         if self.state.is_undecided() && age_ms >= pacing.emit_interval.as_millis() as i64 {
             return Some("a decision of the registry's must become durable");
         }
-        let is_tight = self.context.budget.is_tight();
+        // Where the store does not take what was cut before, another cut frees nothing, and costs a snapshot.
+        let is_tight = self.context.budget.is_tight() && self.sealing.is_archive_idle();
         (is_tight && self.context.sizes.is_largest(self.context.partition)).then_some("limits.memory")
     }
 
@@ -367,14 +368,17 @@ where
             None
         } else {
             // A segment of rejects alone has a file too, with no rows: the chain has no gaps.
-            self.encoder();
+            self.encoder().close().await;
             self.hold_rows_until = if cut.is_undecided { Some(cut.end) } else { self.hold_rows_until };
             self.encoder.take()
         };
         let rows = cut.window_rows.len() * size_of::<kappa_core::rows::WindowRow>();
         let reservation = self.context.budget.reserve(rows + cut.snapshot.len());
         let emitted_before = self.emission.so_far();
-        let dead_letters = self.dead_letters.take();
+        let mut dead_letters = self.dead_letters.take();
+        if let Some(encoder) = &mut dead_letters {
+            encoder.close().await;
+        }
         let segment = SegmentToSeal { cut, encoder, dead_letters, emitted_before, reservation, span };
         self.sealing.push(segment, self.context.clock.now_ms());
         self.note_memory();

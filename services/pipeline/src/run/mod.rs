@@ -195,6 +195,7 @@ async fn keep_house(board: Arc<StatusBoard>, budget: Arc<MemoryBudget>, ingest: 
             board.beat();
         }
         board.set_memory(budget.used() as u64, budget.limit() as u64);
+        board.set_memory_exhausted(budget.is_exhausted());
         match ingest.problem() {
             Some(problem) => board.dependency_failing(Dependency::Kafka, problem),
             None => board.dependency_ok(Dependency::Kafka),

@@ -11,9 +11,9 @@ use tracing::{debug, error, info};
 
 use super::super::backpressure;
 use super::super::broker_queries::Leaders;
-use super::super::shared::{Outlet, Shared, Slot, lock};
+use super::super::shared::{Outlet, READ_AGAIN, Shared, Slot, lock};
 use super::protocol::{EndOfEpoch, FetchPartition, FetchTerms, FetchedPartition};
-use super::record_batch::{NextBatch, RecordBatches};
+use super::record_batch::{NextBatch, RecordBatches, Unreadable};
 use super::settings::FetchSettings;
 use crate::partition::seams::LogLost;
 
@@ -77,6 +77,8 @@ struct Partition {
     served: u64,
     /// The last error that is gone on after, so that it is logged once.
     last_error: Option<RDKafkaErrorCode>,
+    /// How often in a row what was fetched could not be read.
+    unreadable: u32,
 }
 
 /// What a broker thread is to do next.
@@ -147,6 +149,7 @@ impl Board {
             high_watermark: i64::MAX,
             served: 0,
             last_error: None,
+            unreadable: 0,
         };
         state.partitions.insert(number, partition);
         if leader.is_none() {
@@ -329,7 +332,14 @@ impl Board {
         partition.wanted_bytes = None;
         let mut batches = RecordBatches::new(answer.records);
         loop {
-            match batches.next() {
+            let next_batch = match batches.next() {
+                // The checksum of a batch does not cover its offset, and what lies behind the end of the log was not read.
+                Ok(NextBatch::Whole(batch)) if batch.end_offset > answer.high_watermark => {
+                    Err(Unreadable::Header("offsets behind the end of the log"))
+                }
+                other => other,
+            };
+            match next_batch {
                 Ok(NextBatch::End) => break,
                 Ok(NextBatch::Whole(batch)) if batch.end_offset <= partition.position => {}
                 Ok(NextBatch::Whole(batch)) => {
@@ -356,7 +366,12 @@ impl Board {
                     break;
                 }
                 Err(unreadable) => {
-                    lost = Some(self.unreadable(number, partition.position, &unreadable.to_string()));
+                    if partition.may_be_read_again() {
+                        // What is under way behind it is dropped.
+                        partition.generation = next(generations);
+                    } else {
+                        lost = Some(self.unreadable(number, partition.position, &unreadable.to_string()));
+                    }
                     break;
                 }
             }
@@ -472,6 +487,9 @@ impl Board {
         let mut state = lock(&self.state);
         let Some(partition) = state.partitions.get_mut(&parcel.partition) else { return };
         partition.unread = 0;
+        if arena_bytes > 0 {
+            partition.unreadable = 0;
+        }
         if !parcel.bytes.is_empty() && partition.generation == parcel.generation {
             partition.expansion = (arena_bytes as f32 / parcel.bytes.len() as f32).clamp(0.1, 1_000.0);
         }
@@ -488,6 +506,20 @@ impl Board {
         }
         partition.generation = generation;
         partition.position = offset;
+        true
+    }
+
+    /// Fetches again from `offset` what could not be read: a wire may have damaged it. Whether that is worth another try.
+    pub(super) fn read_again(&self, parcel: &Parcel<'_>, offset: i64) -> bool {
+        let mut state = lock(&self.state);
+        let generation = next(&mut state.generations);
+        let Some(partition) = state.partitions.get_mut(&parcel.partition) else { return true };
+        if partition.generation == parcel.generation {
+            partition.generation = generation;
+            partition.position = offset;
+            return partition.may_be_read_again();
+        }
+        // Whoever sought meanwhile finds out anew.
         true
     }
 
@@ -509,6 +541,13 @@ impl Board {
     /// What is said when records cannot be read.
     pub(super) fn unreadable(&self, partition: i32, offset: i64, why: &str) -> LogLost {
         LogLost(format!("partition {partition} of `{}` cannot be read at offset {offset}: {why}", self.shared.topic))
+    }
+}
+
+impl Partition {
+    fn may_be_read_again(&mut self) -> bool {
+        self.unreadable += 1;
+        self.unreadable <= READ_AGAIN
     }
 }
 

@@ -34,10 +34,14 @@ impl Bench {
         let (channel, arrivals) = unbounded_channel();
         let bench = Self { board, slot: Arc::new(Slot::new(0)), arrivals, channel, _runtime: runtime };
         bench.seek(100, 1);
-        let addresses = [(BROKER, ("broker".to_owned(), 9092))].into();
-        let leaders = Leaders { of_partition: [(0, BROKER)].into(), addresses };
-        assert_eq!(bench.board.set_leaders(leaders), (true, vec![BROKER]));
+        assert_eq!(bench.lead(), (true, vec![BROKER]));
         bench
+    }
+
+    /// The partition has broker 7 as its leader.
+    fn lead(&self) -> (bool, Vec<i32>) {
+        let addresses = [(BROKER, ("broker".to_owned(), 9092))].into();
+        self.board.set_leaders(Leaders { of_partition: [(0, BROKER)].into(), addresses })
     }
 
     fn seek(&self, offset: i64, epoch: u64) {
@@ -170,23 +174,62 @@ fn a_lost_position_and_unreadable_records_end_the_partition() {
     assert!(lost.contains("partition 0 of `events` no longer has offset 100"), "{lost}");
     assert!(bench.has_ended());
 
-    let mut bench = Bench::new();
-    let mut records = [SentBatch::simple(100, 10).encode(), SentBatch::simple(110, 10).encode()].concat();
-    *records.last_mut().unwrap() ^= 1;
-    bench.answer(&bench.question(), 0, records);
-    let (records, lost) = bench.arrived();
-    assert_eq!(records, offsets(1, 100..110), "what is before the damage arrives");
-    let lost = lost.unwrap();
-    assert!(lost.contains("cannot be read at offset 110") && lost.contains("checksum"), "{lost}");
-    assert!(bench.has_ended());
-
-    let mut bench = Bench::new();
+    // Old formats do not get newer by fetching them again.
     let mut old = SentBatch::simple(110, 10).encode();
     old[16] = 1;
-    bench.answer(&bench.question(), 0, [SentBatch::simple(100, 10).encode(), old].concat());
-    let (records, lost) = bench.arrived();
+    let (records, lost) = read_in_vain(&old);
     assert_eq!(records, offsets(1, 100..110));
-    assert!(lost.unwrap().contains("set kafka.fetcher = \"librdkafka\""));
+    assert!(lost.contains("set kafka.fetcher = \"librdkafka\""), "{lost}");
+}
+
+/// Answers with a good batch and a bad one, then with the bad one alone until the partition ends.
+fn read_in_vain(bad: &[u8]) -> (Vec<(u64, i64)>, String) {
+    let mut bench = Bench::new();
+    bench.answer(&bench.question(), 0, [SentBatch::simple(100, 10).encode(), bad.to_vec()].concat());
+    let (mut records, mut lost) = bench.arrived();
+    assert_eq!(lost, None, "it is tried again");
+    for _ in 0..=READ_AGAIN {
+        bench.lead();
+        assert_eq!(bench.position(), 110, "from where it could not be read");
+        bench.answer(&bench.question(), 0, bad.to_vec());
+        let (more, why) = bench.arrived();
+        records.extend(more);
+        lost = why;
+        if lost.is_some() {
+            break;
+        }
+    }
+    assert!(bench.has_ended());
+    (records, lost.expect("it is not tried for ever"))
+}
+
+#[test]
+fn what_is_damaged_on_the_wire_is_fetched_again() {
+    let mut damaged = SentBatch::simple(110, 10).encode();
+    *damaged.last_mut().unwrap() ^= 1;
+    let (records, lost) = read_in_vain(&damaged);
+    assert_eq!(records, offsets(1, 100..110), "what is before the damage arrives");
+    assert!(lost.contains("cannot be read at offset 110") && lost.contains("checksum"), "{lost}");
+
+    // Its offset is not covered by the checksum.
+    let mut misplaced = SentBatch::simple(110, 10).encode();
+    misplaced[1] ^= 1;
+    let (records, lost) = read_in_vain(&misplaced);
+    assert_eq!(records, offsets(1, 100..110));
+    assert!(lost.contains("behind the end of the log"), "{lost}");
+
+    // Now and then is no harm.
+    let mut bench = Bench::new();
+    for start in (100..200).step_by(10) {
+        bench.lead();
+        let good = SentBatch::simple(start, 10).encode();
+        let mut damaged = good.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        bench.answer(&bench.question(), 0, damaged);
+        bench.lead();
+        bench.answer(&bench.question(), 0, good);
+        assert_eq!(bench.arrived(), (offsets(1, start..start + 10), None));
+    }
 }
 
 #[test]

@@ -170,6 +170,10 @@ impl BrokerThread {
         self.board.note_read(parcel, arena_bytes);
         let lost = match outcome {
             Ok(()) => parcel.lost.clone(),
+            Err(unreadable) if self.board.read_again(parcel, next) => {
+                warn!(partition = parcel.partition, offset = next, "fetching again what cannot be read: {unreadable}");
+                None
+            }
             Err(unreadable) => Some(self.board.unreadable(parcel.partition, next, &unreadable.to_string())),
         };
         if let Some(lost) = lost {

@@ -52,6 +52,8 @@ async fn answer(State(fake): State<Shared>, statement: String) -> Response {
 
 async fn start(fake: &Shared) -> HotStoreConfig {
     let app = Router::new().fallback(answer).with_state(Arc::clone(fake));
+    let app = app
+        .layer(axum::middleware::map_response(async |response: Response| ([("X-ClickHouse-Query-Id", "1")], response)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });

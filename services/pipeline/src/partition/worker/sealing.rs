@@ -19,6 +19,8 @@ pub(super) struct SealQueue {
     reports: mpsc::UnboundedReceiver<SealReport>,
     /// When each segment was pushed that is not yet reported as committed, oldest first.
     under_way: VecDeque<i64>,
+    /// How many of them are not in the archive yet.
+    to_archive: usize,
     _tasks: JoinSet<()>,
 }
 
@@ -61,19 +63,25 @@ impl SealQueue {
                 }
             }
         });
-        Self { segments, reports, under_way: VecDeque::new(), _tasks: tasks }
+        Self { segments, reports, under_way: VecDeque::new(), to_archive: 0, _tasks: tasks }
     }
 
     pub(super) fn push(&mut self, segment: SegmentToSeal, now_ms: i64) {
         // After a report that was not "committed" the task takes no more; the worker sees that report next.
         if self.segments.send(segment).is_ok() {
             self.under_way.push_back(now_ms);
+            self.to_archive += 1;
         }
     }
 
     /// Whether a segment is not yet committed.
     pub(super) fn is_busy(&self) -> bool {
         !self.under_way.is_empty()
+    }
+
+    /// Whether everything that was cut is in the archive.
+    pub(super) fn is_archive_idle(&self) -> bool {
+        self.to_archive == 0
     }
 
     /// How many segments are not yet committed, and since when the oldest of them waits.
@@ -84,7 +92,9 @@ impl SealQueue {
     /// What happened last; waits while nothing does.
     pub(super) async fn next_report(&mut self) -> SealReport {
         let Some(report) = self.reports.recv().await else { return std::future::pending().await };
-        if !matches!(report, SealReport::Durable { .. }) {
+        if matches!(report, SealReport::Durable { .. }) {
+            self.to_archive -= 1;
+        } else {
             self.under_way.pop_front();
         }
         report
