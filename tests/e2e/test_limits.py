@@ -176,8 +176,8 @@ def test_a_bit_flips_in_snapshots_on_their_way(make_world: WorldMaker) -> None:
         world.wait_until_committed()
     assert fault.hits > 0 and "reading it again" in second.log()
     assert second.terminate() == 0
-    wire.close()
     world.verify_everything()
+    wire.close()
 
 
 @pytest.mark.skipif(OTHER_BIN is None, reason="KAPPA_OTHER_BIN is not set: `make soak` builds an older version for it")

@@ -163,7 +163,7 @@ class Run:
         directory = self._directory / f"pipeline-{number}"
         directory.mkdir()
         name = f"wire-{where.split(' ')[0]}-{number}"
-        return Subject.start(World(self._stack, directory, name), seed=1_000 + number, native="native" in where, per_second=PER_SECOND)
+        return Subject.start(World(self._stack, directory, name), seed=1_000 + number, native=where != "kafka", per_second=PER_SECOND)
 
 
 def _give_cause(subject: Subject) -> None:

@@ -79,13 +79,6 @@ impl Fetcher {
         }
     }
 
-    /// Goes back where librdkafka could not read something. The native one does by itself.
-    pub(super) fn read_again(&self) {
-        if let Self::Librdkafka(fetcher) = self {
-            fetcher.read_again();
-        }
-    }
-
     /// Delivers what librdkafka has ready; whether there was anything. The native one delivers by itself.
     pub(super) fn take(&self, buffer: &mut MessageBuffer) -> bool {
         match self {

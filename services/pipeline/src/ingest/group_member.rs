@@ -21,7 +21,7 @@ use super::AssignmentEvent;
 use super::batch_queue::BatchQueue;
 use super::broker_queries::topic_exists;
 use super::partition_log::KafkaPartitionLog;
-use super::shared::{Arrival, Outlet, READ_AGAIN, Shared, Slot, lock};
+use super::shared::{Arrival, Outlet, Shared, Slot, lock};
 
 /// The member's view of its group, and the context of the client.
 pub(super) struct GroupMember {
@@ -55,12 +55,6 @@ pub(super) struct Assignment {
     pub(super) finished: bool,
     /// The last error that librdkafka goes on after, so that it is logged once.
     pub(super) last_error: Option<RDKafkaErrorCode>,
-    /// How often in a row what was fetched could not be read.
-    pub(super) unreadable: u32,
-    /// What the current take still has for this partition lies behind something that could not be read.
-    pub(super) reading_again: bool,
-    /// How often in a row librdkafka has refused to go back there.
-    pub(super) refused_seeks: u32,
     /// What the current take has for this partition.
     pub(super) batch: LogBatch,
     /// Records and bytes that the current take has for this partition.
@@ -71,13 +65,6 @@ impl Assignment {
     /// Where records go that were fetched after the seek of that number.
     pub(super) fn outlet(&self, epoch: u64) -> Outlet {
         Outlet { slot: Arc::clone(&self.slot), channel: self.channel.clone(), epoch }
-    }
-
-    /// Once more from the next offset, unless that was done in vain a few times.
-    pub(super) fn may_be_read_again(&mut self) -> bool {
-        self.unreadable += 1;
-        self.reading_again = self.unreadable <= READ_AGAIN;
-        self.reading_again
     }
 }
 
@@ -164,9 +151,6 @@ impl GroupMember {
                 next_offset: 0,
                 finished: false,
                 last_error: None,
-                unreadable: 0,
-                reading_again: false,
-                refused_seeks: 0,
                 batch: LogBatch::default(),
                 expected: (0, 0),
             });

@@ -103,7 +103,6 @@ impl IngestThread {
             self.serve_events();
             self.serve_commands();
             self.end_if_topic_is_gone();
-            self.fetcher.read_again();
             if self.steer() {
                 thread::park_timeout(HELD_BACK);
             } else if !self.fetcher.take(&mut buffer) {
@@ -174,7 +173,6 @@ impl IngestThread {
             Ok(()) => {
                 assignment.epoch = Some(seek.epoch);
                 assignment.next_offset = seek.offset;
-                assignment.reading_again = false;
                 seek.slot.set_wake_below(0);
                 let _ = seek.answer.send(Ok(()));
             }

@@ -1,14 +1,14 @@
 //! Records from librdkafka: taken from its queue and copied into one batch per partition.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kappa_core::record::LogBatch;
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::batch_queue::{BatchQueue, Message, MessageBuffer, Messages};
 use super::broker_queries::one_partition;
@@ -19,9 +19,6 @@ use crate::partition::seams::LogLost;
 
 /// Milliseconds between two looks at the positions.
 const BETWEEN_POSITIONS_MS: u64 = 1_000;
-/// So many seeks may be refused until a partition is fetched anew: one while it is given up, the others while it starts.
-const SEEKS_BEFORE_A_RESTART: u32 = 20;
-
 /// How long librdkafka's main thread may take for a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -32,8 +29,6 @@ pub(super) struct LibrdkafkaFetcher {
     shared: Arc<Shared>,
     /// When positions were last looked at: [`Shared::now_ms`].
     positions_at_ms: AtomicU64,
-    /// Whether some partition is to be read again.
-    reading_again: AtomicBool,
     /// What librdkafka may prefetch.
     _prefetch: Reservation,
 }
@@ -46,7 +41,6 @@ impl LibrdkafkaFetcher {
             _prefetch: shared.budget.reserve(shared.limits.prefetch_bytes),
             shared: Arc::clone(shared),
             positions_at_ms: AtomicU64::new(0),
-            reading_again: AtomicBool::new(false),
         }
     }
 
@@ -104,7 +98,7 @@ impl LibrdkafkaFetcher {
         let mut failures = Vec::new();
         for message in messages.iter() {
             let Some(assignment) = assignments.get_mut(message.partition()) else { continue };
-            if assignment.finished || assignment.reading_again || assignment.epoch.is_none() {
+            if assignment.finished || assignment.epoch.is_none() {
                 continue;
             }
             match message.error() {
@@ -121,9 +115,6 @@ impl LibrdkafkaFetcher {
                 self.send(assignment);
             }
         }
-        if assignments.iter_mut().any(|assignment| assignment.reading_again) {
-            self.reading_again.store(true, Ordering::Relaxed);
-        }
         for (partition, lost) in failures {
             if let Some(assignment) = assignments.get_mut(partition) {
                 let _ = assignment.channel.send(Arrival::Lost(lost));
@@ -137,66 +128,13 @@ impl LibrdkafkaFetcher {
     fn send(&self, assignment: &mut Assignment) {
         let batch = std::mem::take(&mut assignment.batch);
         let (Some(epoch), Some(end)) = (assignment.epoch, batch.end_offset()) else { return };
-        let high_watermark = self.queue.cached_high_watermark(assignment.slot.partition);
-        // The checksum of a batch does not cover its offset. What lies behind the end of the log cannot have been read.
-        if high_watermark.is_some_and(|high_watermark| end > high_watermark) {
-            let partition = assignment.slot.partition;
-            warn!(partition, end, high_watermark, "fetching again what has offsets behind the end of the log");
-            if !assignment.may_be_read_again() {
-                let why =
-                    format!("partition {partition} of `{}` has records behind its end: up to {end}", self.shared.topic);
-                let _ = assignment.channel.send(Arrival::Lost(LogLost(why)));
-                self.finish(assignment);
-            }
-            return;
-        }
         assignment.next_offset = end;
         assignment.last_error = None;
-        assignment.unreadable = 0;
         let outlet = assignment.outlet(epoch);
+        let high_watermark = self.queue.cached_high_watermark(assignment.slot.partition);
         if !self.shared.deliver(&outlet, batch, high_watermark) {
             debug!(partition = assignment.slot.partition, "nobody takes its records any more");
             self.finish(assignment);
-        }
-    }
-
-    /// Back to where something could not be read, where librdkafka has gone on behind that. As long as it is not ready for
-    /// that, nothing of the partition is taken.
-    pub(super) fn read_again(&self) {
-        if !self.reading_again.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let mut assignments = lock(&self.client.context().assignments);
-        for assignment in assignments.iter_mut().filter(|assignment| assignment.reading_again && !assignment.finished) {
-            let partition = assignment.slot.partition;
-            match self.seek(partition, assignment.next_offset) {
-                Ok(()) => {
-                    assignment.reading_again = false;
-                    assignment.refused_seeks = 0;
-                }
-                Err(error) => {
-                    debug!(partition, offset = assignment.next_offset, "not ready for reading again: {error}");
-                    assignment.refused_seeks += 1;
-                    if assignment.refused_seeks % SEEKS_BEFORE_A_RESTART == 1 {
-                        self.restart(partition);
-                    }
-                    self.reading_again.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-
-    /// Makes librdkafka fetch a partition anew. Behind a damaged batch it reads nonsense as offsets, asks for one of these, and
-    /// when there is no such offset it gives the partition up: then not even a seek is taken. The group hears nothing of it.
-    fn restart(&self, partition: i32) {
-        let restarted = one_partition(&self.shared.topic, partition, Some(Offset::Offset(0))).and_then(|partitions| {
-            // As at the first assignment: paused, so that nothing is fetched before the seek.
-            self.client.pause(&partitions)?;
-            self.client.incremental_unassign(&partitions)?;
-            self.client.incremental_assign(&partitions)
-        });
-        if let Err(error) = restarted {
-            debug!(partition, "could not be fetched anew: {error}");
         }
     }
 
@@ -221,13 +159,6 @@ impl LibrdkafkaFetcher {
         match code {
             // Such an error has no version, so one from before the seek is not dropped; but it is about another offset.
             RDKafkaErrorCode::AutoOffsetReset if offset < assignment.next_offset => None,
-            // Behind what is needed next: librdkafka got there by damaged offsets, or the log was cut ahead of us.
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
-                if offset > assignment.next_offset && assignment.may_be_read_again() =>
-            {
-                warn!(partition, offset, "there is no such offset, going on at {}: {text}", assignment.next_offset);
-                None
-            }
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 assignment.finished = true;
                 Some(LogLost(format!("partition {partition} of `{topic}` no longer has offset {offset}: {text}")))
@@ -238,10 +169,6 @@ impl LibrdkafkaFetcher {
             | RDKafkaErrorCode::InvalidMessage
             | RDKafkaErrorCode::InvalidMessageSize
             | RDKafkaErrorCode::MessageSizeTooLarge => {
-                if assignment.may_be_read_again() {
-                    warn!(partition, offset, "fetching again what cannot be read: {text}");
-                    return None;
-                }
                 assignment.finished = true;
                 Some(LogLost(format!("partition {partition} of `{topic}` cannot be read at offset {offset}: {text}")))
             }

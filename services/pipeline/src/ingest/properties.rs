@@ -48,7 +48,7 @@ pub(super) fn client_config(kafka: &KafkaConfig, limits: &IngestLimits) -> anyho
         // Answer as soon as there is anything; an idle topic costs two empty fetches a second and broker.
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "500")
-        // As Kafka's own consumer: a bit that flips between the producer and here is noticed.
+        // As Kafka's own consumer: a bit that flips between the producer and here is noticed, and stops the partition.
         .set("check.crcs", "true")
         .set("statistics.interval.ms", "0")
         // A dead coordinator or broker is noticed within seconds, not after the default minute.
