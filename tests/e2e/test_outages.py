@@ -108,8 +108,9 @@ def test_access_to_s3_is_denied(make_world: WorldMaker) -> None:
 def test_s3_is_away_and_the_aggregates_stay_fresh(make_world: WorldMaker, controlled_stack: Stack) -> None:
     world = make_world()
     world.window_ms, world.lateness_ms = 2_000, 1_000
-    # By the wall clock, so that freshness means something.
-    with world.flowing(seed=303, per_second=400, step_ms=None) as kappa:
+    # By the wall clock, so that freshness means something. Nothing broken: where the registry says for the first time that it
+    # does not know an id, rows wait until that is in the archive (decision 5).
+    with world.flowing(seed=303, per_second=400, step_ms=None, broken_share=0.0) as kappa:
         with controlled_stack.without("s3"):
             _wait_until_noticed(kappa, "object_store")
             for _ in range(3):
