@@ -1,7 +1,7 @@
 //! The allocator, and the one setting of it that matters.
 //!
 //! librdkafka allocates each record on the generator's thread and frees it on its own: mimalloc, which takes over C's
-//! `malloc` too, does that twice as fast as glibc. By default it gives unused pages back to the system after 10 ms, and
+//! `malloc` too, does that twice as fast as glibc. By default it gives unused pages back to the system after a while, and
 //! the generator, which fills and empties its queue all the time, then waits for the kernel to clear them again: a tenth
 //! of its CPU. So pages are kept.
 
