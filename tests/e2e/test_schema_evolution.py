@@ -13,10 +13,11 @@ from conftest import WorldMaker
 
 from blocks.archive import check_chain, check_rejects
 from blocks.dead_letters import check_dead_letters
-from blocks.evolution import READER, Encoder, RefusedWriter, compatible_writers, decimals, incompatible_writers, raw_rows
+from blocks.evolution import READER, RefusedWriter, compatible_writers, incompatible_writers
 from blocks.kappa_process import KappaProcess
 from blocks.object_store import parquet_of
 from blocks.records import Accepted, PlannedRecord, Rejected
+from blocks.resolution import Encoder, decimals, raw_rows
 from blocks.schemas import frame
 from blocks.verification import check_sensors, check_windows
 from blocks.world import World

@@ -4,6 +4,9 @@
 #![allow(unsafe_code, reason = "a counting allocator")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/settings.rs"]
+mod support;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +16,11 @@ use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
-use kappa_core::archive::archive_schema;
-use kappa_core::contract::{EventFields, TimeLimits};
-use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::decode::{Decoder, SchemaReference};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
 use kappa_core::record::LogBatch;
-use kappa_core::windows::WindowSettings;
+
+use support::settings;
 
 struct Counting;
 
@@ -55,22 +57,12 @@ const PER_BATCH: i64 = 2_000;
 const ROWS_PER_BATCH: usize = 8_192;
 const START_MS: i64 = 1_767_225_600_000;
 
-fn settings() -> Arc<PartitionSettings> {
-    let reader = ReaderSchema::parse(SCHEMA).unwrap();
-    let key = ["sensor_id".to_owned(), "metric".to_owned()];
+fn partition_settings() -> Arc<PartitionSettings> {
     Arc::new(PartitionSettings {
-        topic: "t".to_owned(),
-        archive_schema: archive_schema(&reader),
-        event: EventFields::bind(&reader, &key, "event_time", "value", None).unwrap(),
-        reader,
-        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
-        decode_limits: DecodeLimits::default(),
-        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
         // Flags cost an allocation; this test is about what does not stand out.
         detector: ConfiguredDetector::Robust(Robust::new(u32::MAX, 60, 12.0, 60)),
         rows_per_batch: ROWS_PER_BATCH,
-        bytes_per_batch: 4 << 20,
-        hash_seed: 1,
+        ..settings(SCHEMA, &["sensor_id", "metric"])
     })
 }
 
@@ -109,7 +101,7 @@ fn process(state: &mut PartitionState, batches: &[LogBatch]) {
 
 #[test]
 fn an_event_costs_no_allocation() {
-    let settings = settings();
+    let settings = partition_settings();
     let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(Arc::clone(&settings), 0, 0, None);
     state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });

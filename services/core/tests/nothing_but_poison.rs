@@ -2,16 +2,17 @@
 //! same.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/settings.rs"]
+mod support;
+
 use std::sync::Arc;
 
-use kappa_core::anomaly::ConfiguredDetector;
-use kappa_core::archive::archive_schema;
-use kappa_core::contract::{EventFields, TimeLimits};
-use kappa_core::decode::{DecodeLimits, Decoder, NaturalSchema, ReaderSchema, SchemaReference};
+use kappa_core::decode::{DecodeLimits, Decoder, NaturalSchema, SchemaReference};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
 use kappa_core::record::LogBatch;
-use kappa_core::windows::WindowSettings;
 use serde_json::json;
+
+use support::settings;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -22,21 +23,12 @@ const BYTES_PER_BATCH: usize = 10_000;
 const RECORDS: i64 = 5_000;
 
 fn state() -> PartitionState {
-    let reader = ReaderSchema::parse(SCHEMA).unwrap();
-    let key = ["sensor_id".to_owned()];
-    let settings = Arc::new(PartitionSettings {
-        topic: "t".to_owned(),
-        archive_schema: archive_schema(&reader),
-        event: EventFields::bind(&reader, &key, "event_time", "value", None).unwrap(),
-        reader,
-        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
-        decode_limits: DecodeLimits::default(),
-        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
-        detector: ConfiguredDetector::Off,
+    let settings = PartitionSettings {
         rows_per_batch: 1_000,
         bytes_per_batch: BYTES_PER_BATCH,
-        hash_seed: 1,
-    });
+        ..settings(SCHEMA, &["sensor_id"])
+    };
+    let settings = Arc::new(settings);
     let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(settings, 0, 0, None);
     state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });

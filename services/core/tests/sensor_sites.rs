@@ -1,18 +1,20 @@
 //! Where the sensors stand: told when it is new or has changed, by the newest event, whoever asks and however often.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/settings.rs"]
+mod support;
+
 use std::sync::Arc;
 
 use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
-use kappa_core::anomaly::ConfiguredDetector;
-use kappa_core::archive::archive_schema;
-use kappa_core::contract::{EventFields, TimeLimits};
-use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::contract::EventFields;
+use kappa_core::decode::{Decoder, ReaderSchema, SchemaReference};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
 use kappa_core::record::LogBatch;
-use kappa_core::windows::WindowSettings;
+
+use support::settings;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -23,22 +25,9 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
 const START_MS: i64 = 1_767_225_600_000;
 
 fn state(site: Option<&str>, rows_per_batch: usize) -> PartitionState {
-    let reader = ReaderSchema::parse(SCHEMA).unwrap();
-    let key = ["sensor_id".to_owned()];
-    let event = EventFields::bind(&reader, &key, "event_time", "value", None).unwrap();
-    let settings = Arc::new(PartitionSettings {
-        topic: "t".to_owned(),
-        archive_schema: archive_schema(&reader),
-        event: event.with_site(&reader, site).unwrap(),
-        reader,
-        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
-        decode_limits: DecodeLimits::default(),
-        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
-        detector: ConfiguredDetector::Off,
-        rows_per_batch,
-        bytes_per_batch: 4 << 20,
-        hash_seed: 1,
-    });
+    let plain = settings(SCHEMA, &["sensor_id"]);
+    let event = plain.event.clone().with_site(&plain.reader, site).unwrap();
+    let settings = Arc::new(PartitionSettings { event, rows_per_batch, ..plain });
     let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(settings, 0, 0, None);
     state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });

@@ -2,17 +2,19 @@
 //! fixed by the number of the format, and what version 1 wrote is kept here for good.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "support/settings.rs"]
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
-use kappa_core::archive::archive_schema;
-use kappa_core::contract::{EventFields, TimeLimits};
-use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::decode::{Decoder, SchemaReference};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
 use kappa_core::record::LogBatch;
 use kappa_core::snapshot::FORMAT_VERSION;
-use kappa_core::windows::WindowSettings;
+
+use support::settings;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -22,20 +24,12 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
 const START_MS: i64 = 1_767_225_600_000;
 const RECORDS: i64 = 400;
 
-fn settings() -> Arc<PartitionSettings> {
-    let reader = ReaderSchema::parse(SCHEMA).unwrap();
+fn partition_settings() -> Arc<PartitionSettings> {
     Arc::new(PartitionSettings {
         topic: "readings".to_owned(),
-        archive_schema: archive_schema(&reader),
-        event: EventFields::bind(&reader, &["sensor_id".to_owned()], "event_time", "value", None).unwrap(),
-        reader,
-        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
-        decode_limits: DecodeLimits::default(),
-        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
         detector: ConfiguredDetector::Robust(Robust::new(20, 5, 6.0, 30)),
         rows_per_batch: 64,
-        bytes_per_batch: 4 << 20,
-        hash_seed: 1,
+        ..settings(SCHEMA, &["sensor_id"])
     })
 }
 
@@ -86,7 +80,7 @@ fn varint(number: i64) -> Vec<u8> {
 #[test]
 fn this_version_writes_what_it_always_wrote() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/version-{FORMAT_VERSION}.snapshot"));
-    let written = state(&settings()).cut().unwrap().snapshot;
+    let written = state(&partition_settings()).cut().unwrap().snapshot;
     if std::env::var_os("KAPPA_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, &written).unwrap();
@@ -101,7 +95,7 @@ fn this_version_writes_what_it_always_wrote() {
 
 #[test]
 fn every_version_that_there_was_is_read() {
-    let settings = settings();
+    let settings = partition_settings();
     for version in 1..=FORMAT_VERSION {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/version-{version}.snapshot"));
         let (restored, header) =

@@ -61,6 +61,13 @@ pub enum FooterError {
     Field(&'static str),
 }
 
+impl FooterError {
+    /// Whether trying again may help.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(error) if !matches!(error, object_store::Error::NotFound { .. }))
+    }
+}
+
 impl SegmentFooter {
     /// As Parquet key-values.
     pub fn key_values(&self) -> Vec<KeyValue> {

@@ -2,18 +2,29 @@
 
 use anyhow::Context as _;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
 
 use super::selection::{Address, Selection};
+use crate::archive::{FooterError, read_metadata};
 use crate::config::Config;
 use crate::dead_letters::{DeadLetter, letters_of};
 use crate::ops::advice::advised;
 use crate::ops::object_stores;
 use crate::storage::StoreRoot;
-use crate::verify::listing::{ListedObject, list_segments, read};
+use crate::verify::listing::{ListedObject, list_segments, read, retried};
 use crate::verify::require_place;
 
 /// Objects that are fetched ahead.
 const READ_AHEAD: usize = 4;
+
+/// Dead letters that lie next to one another.
+#[derive(Debug)]
+pub(super) struct LetterBatch {
+    /// How many were read, also those that the selection does not include.
+    pub(super) read: u64,
+    /// Those that it includes.
+    pub(super) letters: Vec<DeadLetter>,
+}
 
 /// The dead letters of one topic.
 #[derive(Debug, Clone)]
@@ -51,12 +62,28 @@ impl Bucket {
         Ok(objects)
     }
 
+    /// How many dead letters these objects hold, by their footers.
+    pub(super) async fn count(&self, objects: &[ListedObject]) -> anyhow::Result<u64> {
+        let counts = stream::iter(objects).map(|object| self.count_of(object)).buffer_unordered(READ_AHEAD);
+        counts.try_fold(0, async |sum, count| Ok(sum + count)).await
+    }
+
+    async fn count_of(&self, object: &ListedObject) -> anyhow::Result<u64> {
+        let ListedObject { key, size, .. } = object;
+        match retried(key, || read_metadata(&self.root.store, key, *size), FooterError::is_passing).await {
+            Ok(metadata) => Ok(metadata.file_metadata().num_rows().max(0) as u64),
+            Err(FooterError::Store(object_store::Error::NotFound { .. })) => Ok(0),
+            Err(error @ FooterError::Store(_)) => Err(error.into()),
+            Err(error) => Err(unreadable(key, &error.to_string())),
+        }
+    }
+
     /// The dead letters of these objects that the selection includes, in order.
     pub(super) fn letters<'a>(
         &'a self,
         objects: Vec<ListedObject>,
         selection: &'a Selection,
-    ) -> impl Stream<Item = anyhow::Result<Vec<DeadLetter>>> + 'a {
+    ) -> impl Stream<Item = anyhow::Result<LetterBatch>> + 'a {
         let contents = stream::iter(objects).map(async |object| {
             let content = read(&self.root, &object.key).await?;
             anyhow::Ok((object.key, content))
@@ -64,10 +91,7 @@ impl Bucket {
         let batches = contents.buffered(READ_AHEAD).map_ok(move |(key, content)| {
             // One that was purged meanwhile has none.
             let letters = content.map(letters_of).transpose();
-            let unreadable = move |sentence: String| {
-                let advice = "`kappa verify` says what else is damaged; put it back from the bucket's versions";
-                advised(format!("dead letters {key}: {sentence}"), advice)
-            };
+            let unreadable = move |sentence: String| unreadable(&key, &sentence);
             let batches: Vec<anyhow::Result<_>> = match letters {
                 Err(sentence) => vec![Err(unreadable(sentence))],
                 Ok(None) => Vec::new(),
@@ -78,8 +102,9 @@ impl Bucket {
             stream::iter(batches).boxed_local()
         });
         batches.try_flatten().map_ok(move |mut letters| {
+            let read = letters.len() as u64;
             letters.retain(|letter| selection.includes(letter));
-            letters
+            LetterBatch { read, letters }
         })
     }
 
@@ -89,7 +114,7 @@ impl Bucket {
         let objects = self.objects(&selection).await?;
         let mut letters = std::pin::pin!(self.letters(objects, &selection));
         while let Some(batch) = letters.try_next().await? {
-            if let Some(letter) = batch.into_iter().next() {
+            if let Some(letter) = batch.letters.into_iter().next() {
                 return Ok(letter);
             }
         }
@@ -98,4 +123,9 @@ impl Bucket {
             "`kappa dlq list --samples 5` shows some that are there; a record is written PARTITION/OFFSET",
         ))
     }
+}
+
+fn unreadable(key: &Path, sentence: &str) -> anyhow::Error {
+    let advice = "`kappa verify` says what else is damaged; put it back from the bucket's versions";
+    advised(format!("dead letters {key}: {sentence}"), advice)
 }

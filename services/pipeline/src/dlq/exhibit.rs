@@ -11,8 +11,10 @@ use super::expression::json_of;
 use super::judge::{Judge, Verdict, as_batch};
 use super::ledger::Ledger;
 use super::selection::Address;
-use super::summary::{readable, time_text};
+use super::summary::readable;
 use crate::dead_letters::DeadLetter;
+use crate::ops::hex;
+use crate::verify::shown_time;
 
 /// Bytes in a line of the hexadecimal view.
 const LINE: usize = 16;
@@ -86,7 +88,7 @@ impl Exhibit {
         Ok(Self {
             topic: letter.topic.clone(),
             address: address.to_string(),
-            timestamp: time_text(letter.timestamp_ms),
+            timestamp: shown_time(letter.timestamp_ms),
             reason: letter.reason.clone(),
             detail: letter.detail.clone(),
             attempt: letter.attempt,
@@ -135,14 +137,6 @@ impl Exhibit {
         }
         out
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Lines of sixteen bytes; the one at which the fault is stands in brackets.

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::exhibit::hex;
 use super::producer::Outgoing;
 use crate::dead_letters::DeadLetter;
 use crate::ops::advice::Advise as _;
+use crate::ops::hex;
 
 /// A file that did not exist.
 #[derive(Debug)]

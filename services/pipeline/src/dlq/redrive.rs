@@ -138,10 +138,7 @@ pub async fn redrive(config: &Config, bucket: &Bucket, options: &RedriveOptions)
     let progress = Progress::new();
     progress.phase("counting");
     let objects = bucket.objects(&options.selection).await?;
-    let mut letters = std::pin::pin!(bucket.letters(objects.clone(), &options.selection));
-    while let Some(batch) = letters.try_next().await? {
-        progress.expect(batch.len() as u64);
-    }
+    progress.expect(bucket.count(&objects).await?);
     progress.phase(if options.dry_run { "judging" } else { "sending" });
     let mut redrive = Redrive {
         bucket,
@@ -219,7 +216,8 @@ impl Redrive<'_> {
         let (bucket, selection) = (self.bucket, &self.options.selection);
         let mut letters = std::pin::pin!(bucket.letters(objects, selection));
         'all: while let Some(batch) = letters.try_next().await? {
-            for letter in &batch {
+            progress.done(batch.read - batch.letters.len() as u64);
+            for letter in &batch.letters {
                 if self.is_enough() {
                     break 'all;
                 }

@@ -12,6 +12,7 @@ use super::bucket::Bucket;
 use super::ledger::Ledger;
 use super::selection::{Address, Selection};
 use crate::dead_letters::DeadLetter;
+use crate::verify::shown_time;
 
 /// Groups beyond which the rest is counted together: keys and headers are the producers' to choose.
 const MOST_GROUPS: usize = 10_000;
@@ -159,11 +160,6 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// A point in time, RFC 3339.
-pub(super) fn time_text(time_ms: i64) -> String {
-    crate::verify::shown_time(time_ms)
-}
-
 /// Counts the dead letters of a selection.
 pub async fn summarize(
     bucket: &Bucket,
@@ -176,8 +172,8 @@ pub async fn summarize(
     let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
     let (mut count, mut redriven) = (0, 0);
     let mut batches = std::pin::pin!(bucket.letters(objects, selection));
-    while let Some(letters) = batches.try_next().await? {
-        for letter in letters {
+    while let Some(batch) = batches.try_next().await? {
+        for letter in batch.letters {
             let address = Address::of(&letter);
             let is_sent = sent.contains(address);
             count += 1;
@@ -210,7 +206,7 @@ pub async fn summarize(
     }
     let mut groups: Vec<Group> = groups.into_values().collect();
     for group in &mut groups {
-        (group.oldest, group.newest) = (time_text(group.span_ms.0), time_text(group.span_ms.1));
+        (group.oldest, group.newest) = (shown_time(group.span_ms.0), shown_time(group.span_ms.1));
     }
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     Ok(Summary { topic: bucket.topic.clone(), count, redriven, groups })

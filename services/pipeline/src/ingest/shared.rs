@@ -26,10 +26,6 @@ use crate::partition::seams::{Delivery, LogLost};
 /// The client.
 pub(super) type Client = BaseConsumer<GroupMember>;
 
-/// How often records that cannot be read are fetched again, without one readable record in between, before the partition
-/// stops: what is damaged on the wire is well the next time, what is damaged in the log never is.
-pub(super) const READ_AGAIN: u32 = 3;
-
 /// What a partition's worker asks of the ingest thread. An answer that is dropped means: no longer assigned.
 #[derive(Debug)]
 pub(super) enum Command {

@@ -7,6 +7,7 @@ use kappa_core::record::LogRecord;
 use kappa_core::reject::Reject;
 use serde::Serialize;
 
+use super::hex;
 use super::status::lock;
 
 /// Samples kept of a reason.
@@ -62,13 +63,7 @@ impl RejectSample {
 }
 
 fn first_bytes(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().take(KEPT_BYTES).fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&bytes[..bytes.len().min(KEPT_BYTES)])
 }
 
 /// The newest samples by reason. Bounded: reasons, samples of each, bytes of a sample.

@@ -92,10 +92,11 @@ pub(super) async fn read_footers(
     columns: &EventColumns,
 ) -> anyhow::Result<Footers> {
     let read = |object: ListedObject| async move {
-        let metadata = retried(&object.key, || read_metadata(store, &object.key, object.size), is_passing).await;
+        let metadata =
+            retried(&object.key, || read_metadata(store, &object.key, object.size), FooterError::is_passing).await;
         let found = match metadata {
             Ok(metadata) => segment_of(object.clone(), topic, &metadata, columns),
-            Err(error) if is_passing(&error) => return Err(anyhow::Error::from(error)),
+            Err(error) if error.is_passing() => return Err(anyhow::Error::from(error)),
             Err(FooterError::Store(_)) => {
                 Err("it was listed, but cannot be read: was it deleted meanwhile?".to_owned())
             }
@@ -115,11 +116,6 @@ pub(super) async fn read_footers(
         }
     }
     Ok(footers)
-}
-
-/// Whether trying again may help.
-fn is_passing(error: &FooterError) -> bool {
-    matches!(error, FooterError::Store(error) if !matches!(error, object_store::Error::NotFound { .. }))
 }
 
 fn segment_of(

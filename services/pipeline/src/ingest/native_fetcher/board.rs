@@ -11,7 +11,7 @@ use tracing::{debug, error, info};
 
 use super::super::backpressure;
 use super::super::broker_queries::Leaders;
-use super::super::shared::{Outlet, READ_AGAIN, Shared, Slot, lock};
+use super::super::shared::{Outlet, Shared, Slot, lock};
 use super::protocol::{EndOfEpoch, FetchPartition, FetchTerms, FetchedPartition};
 use super::record_batch::{NextBatch, RecordBatches, Unreadable};
 use super::settings::FetchSettings;
@@ -25,6 +25,10 @@ const SHORT_WAIT: Duration = Duration::from_millis(10);
 const SMALLEST_PART: usize = 64 << 10;
 /// Arena bytes that come of a fetched byte, until it is known.
 const EXPANSION: f32 = 3.0;
+
+/// How often records that cannot be read are fetched again, without one readable record in between, before the partition
+/// stops: what is damaged on the wire is well the next time, what is damaged in the log never is.
+const READ_AGAIN: u32 = 3;
 
 /// See the module.
 #[derive(Debug)]

@@ -1,0 +1,234 @@
+//! From log records to rows, events and rejected records.
+
+use std::sync::Arc;
+
+use super::unknown_schemas::UnknownSchemas;
+use super::{PartitionState, Progress, WriterSchema};
+use crate::contract::ValidEvent;
+use crate::decode::{SchemaReference, unframe};
+use crate::record::{LogBatch, LogRecord};
+use crate::reject::{Reason, Reject};
+
+/// How many events ahead the state of a series is asked for: some hundred nanoseconds of work.
+const EVENTS_AHEAD: usize = 12;
+/// How many records ahead the place of a key in its dictionary is asked for.
+const RECORDS_AHEAD: usize = 8;
+
+impl PartitionState {
+    /// Takes in the records from `index` on. Records before the current position are passed over.
+    pub fn process(&mut self, batch: &LogBatch, index: usize) -> Progress {
+        self.process_watched(batch, index, || ())
+    }
+
+    /// As [`Self::process`]; `decoded` is called between its two stages, for whoever measures them: before it, records
+    /// are decoded, judged and digested; behind it, they are added to the windows.
+    pub fn process_watched(&mut self, batch: &LogBatch, index: usize, decoded: impl FnOnce()) -> Progress {
+        let progress = self.decode_all(batch, index);
+        decoded();
+        self.add_events();
+        progress
+    }
+
+    fn decode_all(&mut self, batch: &LogBatch, index: usize) -> Progress {
+        let start = index.max(batch.position_of(self.position));
+        for index in start..batch.len() {
+            batch.prefetch(index + 2 * RECORDS_AHEAD);
+            self.prefetch_key(batch, index + RECORDS_AHEAD);
+            let stop = if self.enough_rows_wait() {
+                Some(Progress::RowsWait { index })
+            } else {
+                self.process_record(&batch.get(index), index)
+            };
+            if let Some(stop) = stop {
+                self.segment.digest.update(batch, start..index);
+                return stop;
+            }
+        }
+        self.segment.digest.update(batch, start..batch.len());
+        Progress::Consumed
+    }
+
+    /// A record's key usually repeats the event's first key field: a good guess at what decoding will look up.
+    #[inline]
+    fn prefetch_key(&self, batch: &LogBatch, index: usize) {
+        if index < batch.len()
+            && let Some(key) = batch.get(index).key
+            && let Some(column) = self.settings.event.key_columns().next()
+        {
+            self.columns.column(column).prefetch_text(key);
+        }
+    }
+
+    #[inline]
+    fn process_record(&mut self, record: &LogRecord<'_>, index: usize) -> Option<Progress> {
+        if self.segment_ends_before(record) {
+            return Some(Progress::SegmentEnds { index });
+        }
+        let verdict = match self.rejected_in_replay(record) {
+            Some(rejected) => Err(rejected),
+            None => match self.accept(record) {
+                Ok(()) => Ok(()),
+                Err(Refusal::NeedsSchema(reference)) => return Some(Progress::NeedsSchema { index, reference }),
+                Err(Refusal::Rejected(reject, _)) if self.replay.is_some() => {
+                    return Some(Progress::Contradiction { offset: record.offset, reject });
+                }
+                Err(Refusal::Rejected(reject, schema_id)) => Err((reject, schema_id)),
+            },
+        };
+        let is_unknown = matches!(&verdict, Err((reject, _)) if reject.reason == Reason::UnknownSchemaId);
+        if is_unknown || !self.unknown.is_empty() {
+            self.follow_unknown(record, is_unknown);
+        }
+        match verdict {
+            Ok(()) => self.segment.rows += 1,
+            Err((reject, schema_id)) => self.segment.reject(record, reject, schema_id),
+        }
+        self.segment.first_timestamp_ms.get_or_insert(record.timestamp_ms);
+        self.position = record.offset + 1;
+        None
+    }
+
+    #[inline]
+    fn segment_ends_before(&self, record: &LogRecord<'_>) -> bool {
+        match &self.replay {
+            Some(replay) => record.offset >= replay.end,
+            None => self.segment.is_of_a_later_hour(record.timestamp_ms),
+        }
+    }
+
+    /// Decodes, judges and counts one record; leaves no trace of one that it refuses.
+    #[inline]
+    fn accept(&mut self, record: &LogRecord<'_>) -> Result<(), Refusal> {
+        let (reference, body) =
+            unframe(record.value, record.headers).map_err(|reject| Refusal::Rejected(reject, None))?;
+        if self.last_writer.as_ref().is_none_or(|(last, ..)| *last != reference) {
+            self.change_writer(reference, record.timestamp_ms)?;
+        }
+        let Some((_, decoder, schema_id)) = &self.last_writer else { return Err(Refusal::NeedsSchema(reference)) };
+        let schema_id = *schema_id;
+        let row = self.columns.rows();
+        decoder.decode(body, &mut self.columns).map_err(|reject| Refusal::Rejected(reject, schema_id))?;
+        let settings = &self.settings;
+        let event = match settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits) {
+            Ok(event) => event,
+            Err(reject) => {
+                self.columns.truncate(row);
+                return Err(Refusal::Rejected(reject, schema_id));
+            }
+        };
+        let key_field = settings.event.key_columns().next().map(|column| self.columns.column(column));
+        let repeats_key_field = record.key.zip(key_field).is_some_and(|(key, field)| field.is_text(row, key));
+        self.metadata.append(record, schema_id, repeats_key_field);
+        let place = self.lookup.place_of(&self.columns, row);
+        self.events.push(DecodedEvent { row, place, event, offset: record.offset });
+        Ok(())
+    }
+
+    /// Adds the decoded events to the windows, in log order. A loop of its own, so that the state of the series to come
+    /// is on its way from memory while this one's is worked on.
+    fn add_events(&mut self) {
+        let Self { events, lookup, windows, columns, .. } = self;
+        for next in 0..events.len() {
+            if let Some(far) = events.get(next + 2 * EVENTS_AHEAD) {
+                lookup.prefetch(far.place);
+            }
+            if let Some(near) = events.get(next + EVENTS_AHEAD)
+                && let Some(series) = lookup.series_at(near.place)
+            {
+                windows.prefetch(series, near.event.time_ms);
+            }
+            let DecodedEvent { row, event, offset, .. } = events[next];
+            let series = lookup.series_of(columns, row, windows);
+            windows.add(series, event.time_ms, event.value, event.bad_quality, offset);
+        }
+        events.clear();
+    }
+
+    #[cold]
+    fn change_writer(&mut self, reference: SchemaReference, timestamp_ms: i64) -> Result<(), Refusal> {
+        match self.writers.get(&reference) {
+            None if self.just_unknown == Some(reference) => {
+                self.just_unknown = None;
+                self.segment.is_undecided = true;
+                Err(Refusal::Rejected(UnknownSchemas::reject(reference), id_of(reference)))
+            }
+            None if self.unknown.holds(reference, timestamp_ms) => {
+                Err(Refusal::Rejected(UnknownSchemas::reject(reference), id_of(reference)))
+            }
+            None => Err(Refusal::NeedsSchema(reference)),
+            Some(WriterSchema::Refused(reject)) => Err(Refusal::Rejected(reject.clone(), id_of(reference))),
+            Some(WriterSchema::Readable { decoder, id }) => {
+                let id = id.or(id_of(reference));
+                self.last_writer = Some((reference, Arc::clone(decoder), id));
+                Ok(())
+            }
+        }
+    }
+
+    #[cold]
+    fn follow_unknown(&mut self, record: &LogRecord<'_>, is_unknown: bool) {
+        if let Ok((reference, _)) = unframe(record.value, record.headers) {
+            self.unknown.follow(reference, record.timestamp_ms, is_unknown);
+        }
+    }
+
+    /// What the footer of a replayed segment says of this record, if it was rejected.
+    fn rejected_in_replay(&mut self, record: &LogRecord<'_>) -> Option<(Reject, Option<i32>)> {
+        let reason = self.replay.as_ref()?.rejected.reason_of(record.offset)?.clone();
+        let schema_id = unframe(record.value, record.headers).ok().and_then(|(reference, _)| id_of(reference));
+        let detail = self.detail_again(record, &reason);
+        Some((Reject::new(reason, detail), schema_id))
+    }
+
+    /// The sentence for a reject whose reason is given: found again where the record still fails for that reason.
+    fn detail_again(&mut self, record: &LogRecord<'_>, reason: &Reason) -> String {
+        let settings = Arc::clone(&self.settings);
+        let row = self.columns.rows();
+        let found =
+            unframe(record.value, record.headers).and_then(|(reference, body)| match self.writers.get(&reference) {
+                Some(WriterSchema::Readable { decoder, .. }) => {
+                    decoder.decode(body, &mut self.columns)?;
+                    settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits).map(|_| ())
+                }
+                Some(WriterSchema::Refused(reject)) => Err(reject.clone()),
+                None if *reason == Reason::UnknownSchemaId => Err(UnknownSchemas::reject(reference)),
+                None => Ok(()),
+            });
+        self.columns.truncate(row);
+        match found {
+            Err(reject) if reject.reason == *reason => reject.detail,
+            _ => format!("rejected as {reason} when its segment was sealed"),
+        }
+    }
+
+    #[inline]
+    fn enough_rows_wait(&self) -> bool {
+        let rejects = &self.segment.rejects;
+        self.columns.rows().max(rejects.len()) >= self.settings.rows_per_batch
+            || self.columns.grown().max(rejects.bytes()) >= self.settings.bytes_per_batch
+    }
+}
+
+/// A valid event, decoded into a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DecodedEvent {
+    /// Row of the columns that holds its key.
+    row: usize,
+    /// Where its series will be looked up.
+    place: usize,
+    event: ValidEvent,
+    offset: i64,
+}
+
+/// Why a record was not accepted.
+enum Refusal {
+    NeedsSchema(SchemaReference),
+    Rejected(Reject, Option<i32>),
+}
+
+fn id_of(reference: SchemaReference) -> Option<i32> {
+    match reference {
+        SchemaReference::Id(id) => Some(id),
+        SchemaReference::Guid(_) => None,
+    }
+}

@@ -1,0 +1,27 @@
+//! Settings of a partition, of which a test changes what it is about.
+
+use kappa_core::anomaly::ConfiguredDetector;
+use kappa_core::archive::archive_schema;
+use kappa_core::contract::{EventFields, TimeLimits};
+use kappa_core::decode::{DecodeLimits, ReaderSchema};
+use kappa_core::partition::PartitionSettings;
+use kappa_core::windows::WindowSettings;
+
+/// Fields `event_time` and `value`, minutes, no detector.
+pub(crate) fn settings(schema: &str, key: &[&str]) -> PartitionSettings {
+    let reader = ReaderSchema::parse(schema).unwrap();
+    let key: Vec<String> = key.iter().map(|&field| field.to_owned()).collect();
+    PartitionSettings {
+        topic: "t".to_owned(),
+        archive_schema: archive_schema(&reader),
+        event: EventFields::bind(&reader, &key, "event_time", "value", None).unwrap(),
+        reader,
+        time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        decode_limits: DecodeLimits::default(),
+        windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
+        detector: ConfiguredDetector::Off,
+        rows_per_batch: 8_192,
+        bytes_per_batch: 4 << 20,
+        hash_seed: 1,
+    }
+}
