@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::hash::{Hash as _, Hasher as _};
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -75,7 +76,9 @@ fn watch(beats: &mpsc::Receiver<Vec<u8>>, name: &str) {
             Ok(input) => running = input,
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
-                eprintln!("{name} hangs: {}", save("failures", name, &running).display());
+                // Not by `eprintln!`: the test runner keeps that back until a test ends.
+                let file = save("failures", name, &running);
+                _ = writeln!(io::stderr(), "{name} hangs: {}", file.display());
                 std::process::abort();
             }
         }

@@ -231,6 +231,7 @@ impl Records {
                 Progress::Consumed => return answer,
                 Progress::RowsWait { index: next } => {
                     _ = state.take_rows().expect("rows are valid");
+                    _ = state.take_rejects();
                     index = next;
                 }
                 Progress::SegmentEnds { index: next } => {

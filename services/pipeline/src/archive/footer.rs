@@ -11,6 +11,8 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 
+use super::thrift::is_whole_metadata;
+
 /// Version of the footer's layout.
 const VERSION: u32 = 1;
 
@@ -138,6 +140,9 @@ pub async fn read_metadata(
     let mut wanted = FIRST_READ;
     loop {
         let tail = read_tail(store, key, size, wanted).await?;
+        if metadata_in(&tail).is_some_and(|metadata| !is_whole_metadata(metadata)) {
+            return Err(ParquetError::General("its metadata is damaged".to_owned()).into());
+        }
         let mut reader = ParquetMetaDataReader::new();
         match reader.try_parse_sized(&tail, size) {
             Ok(()) => return Ok(reader.finish()?),
@@ -147,6 +152,13 @@ pub async fn read_metadata(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The metadata, if all of it is in the last bytes of a file: behind it are its length and the magic bytes.
+fn metadata_in(tail: &[u8]) -> Option<&[u8]> {
+    let (rest, _magic) = tail.split_last_chunk::<4>()?;
+    let (rest, length) = rest.split_last_chunk::<4>()?;
+    rest.get(rest.len().checked_sub(u32::from_le_bytes(*length) as usize)?..)
 }
 
 async fn read_tail(store: &Arc<dyn ObjectStore>, key: &Path, size: u64, wanted: u64) -> object_store::Result<Bytes> {

@@ -6,6 +6,7 @@ mod footer;
 mod hybrid;
 mod keys;
 mod segment_file;
+mod thrift;
 
 pub use encoder::{EncodeError, Encoder, EncoderLane, GrowingFile, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer, read_metadata};
