@@ -441,6 +441,8 @@ impl Target for Footer {
             start: 5,
             end: 12,
             rows: 6,
+            sequence: None,
+            duplicates: Some(0),
             rejected,
             digest: "00112233445566778899aabbccddeeff".to_owned(),
             reader_schema: "{}".to_owned(),

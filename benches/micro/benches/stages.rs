@@ -245,6 +245,8 @@ fn archive(criterion: &mut Criterion) {
         start: 0,
         end: RECORDS as i64,
         rows: RECORDS as u64,
+        sequence: None,
+        duplicates: Some(0),
         rejected: RejectedOffsets::default(),
         digest: String::new(),
         reader_schema: String::new(),

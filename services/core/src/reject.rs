@@ -87,6 +87,11 @@ impl Reason {
         named.map_or(Cow::Borrowed(""), |(_, name)| Cow::Borrowed(name))
     }
 
+    /// Whether the record could be read, and was refused for what it says.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, Self::NonFiniteValue | Self::EventTimeTooOld | Self::EventTimeInFuture | Self::Contract(_))
+    }
+
     /// All names that are fixed: those of contract rules come on top.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMED.iter().map(|(_, name)| *name)

@@ -82,6 +82,40 @@ pub struct SensorRow {
     pub version: i64,
 }
 
+/// What the records of one segment brought, of one site and metric in one minute of arrival. Rows of several segments add up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QualityRow {
+    /// Text of the site field; empty where the event does not say, or the record could not be read.
+    pub site: Box<str>,
+    /// Text of the second key field; empty likewise.
+    pub metric: Box<str>,
+    /// The minute of the record timestamps, milliseconds since the epoch.
+    pub minute_ms: i64,
+    /// What was counted.
+    pub counts: QualityCounts,
+}
+
+/// See [`QualityRow`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QualityCounts {
+    /// Events that count: accepted, and no duplicates.
+    pub accepted: u64,
+    /// Records in the dead letters.
+    pub rejected: u64,
+    /// Readings that were there already.
+    pub duplicates: u64,
+    /// Readings that the sensors' numbers say are missing, more than before; below zero where late ones filled gaps.
+    pub missing: i64,
+    /// Sensors that began to count anew.
+    pub restarts: u64,
+    /// Events whose quality is the configured bad one.
+    pub bad_quality: u64,
+    /// From event time to record timestamp, added up over the events, milliseconds.
+    pub delay_sum_ms: i64,
+    /// The longest; 0 where no event counts.
+    pub delay_max_ms: i64,
+}
+
 /// One flagged event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnomalyRow {

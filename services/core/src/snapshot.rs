@@ -7,7 +7,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Raised with every change of the layout.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 const MAGIC: &[u8; 6] = b"KAPPA\0";
 const CHECKSUM: usize = 8;
@@ -60,6 +60,7 @@ pub struct SnapshotWriter(Vec<u8>);
 pub struct SnapshotReader<'a> {
     bytes: &'a [u8],
     position: usize,
+    version: u16,
 }
 
 impl SnapshotWriter {
@@ -129,12 +130,18 @@ impl<'a> SnapshotReader<'a> {
         if checksum != xxh3_64(body).to_le_bytes() {
             return Err(SnapshotError::Damaged(bytes.len()));
         }
-        let mut reader = Self { bytes: body, position: MAGIC.len() };
+        let mut reader = Self { bytes: body, position: MAGIC.len(), version: 0 };
         let found = u16::from_le_bytes(reader.take()?);
         if found > FORMAT_VERSION {
             return Err(SnapshotError::TooNew { found });
         }
+        reader.version = found;
         Ok(reader)
+    }
+
+    /// Of the layout that follows.
+    pub fn version(&self) -> u16 {
+        self.version
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {

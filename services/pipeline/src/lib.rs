@@ -22,6 +22,7 @@
 //!
 //! The one idea: every output is a pure function of one partition's log prefix. `docs/architecture.md` has the rest.
 
+pub mod allocator;
 pub mod archive;
 pub mod checkpoint;
 pub mod cli;

@@ -12,7 +12,7 @@ from .records import Accepted, PlannedRecord, Rejected, SentLog
 from .schemas import READER_FIELDS, READER_SCHEMA
 from .segment_keys import SegmentKey, date_and_hour, parse_segment_key
 
-METADATA_COLUMNS = ["_partition", "_offset", "_timestamp", "_schema_id", "_key", "_keyless", "_headers", "_extra"]
+METADATA_COLUMNS = ["_partition", "_offset", "_timestamp", "_schema_id", "_key", "_keyless", "_headers", "_extra", "_duplicate"]
 HOUR_MS = 3_600_000
 
 
@@ -21,6 +21,7 @@ class Segment:
     key: SegmentKey
     end: int
     row_count: int
+    duplicates: int
     # Reason by offset, from the footer.
     rejects: Mapping[int, str]
     rows: list[dict[str, object]]
@@ -60,7 +61,7 @@ def _read_segment(
     pairs = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
     pairs |= {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
     footer = {name.removeprefix("kappa."): value for name, value in pairs.items() if name.startswith("kappa.")}
-    expected = {"topic", "partition", "start_offset", "end_offset", "rows", "rejects", "digest", "reader_schema", "version"}
+    expected = {"topic", "partition", "start_offset", "end_offset", "rows", "rejects", "digest", "reader_schema", "version", "sequence", "duplicates"}
     assert set(footer) == expected, f"{key} has the footer keys {sorted(footer)}"
     assert footer["topic"] == parsed.topic == topic, f"{key} is of topic {footer['topic']}"
     assert int(footer["partition"]) == parsed.partition, f"{key} says partition {footer['partition']}"
@@ -74,7 +75,8 @@ def _read_segment(
         first + step: reason for first, count, reason in json.loads(footer["rejects"]) for step in range(count)
     }
     rows = python_rows(file.read()) if with_rows else []
-    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), rejects, rows, reader)
+    assert footer["sequence"] == "sequence", f"{key} tells duplicates by {footer['sequence']}"
+    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), int(footer["duplicates"]), rejects, rows, reader)
 
 
 def check_chain(archive: Archive, sent: SentLog, up_to: Mapping[int, int] | None = None) -> None:
@@ -119,6 +121,7 @@ def _check_hour(segment: Segment, sent: SentLog, where: str) -> None:
 def check_rows(archive: Archive, sent: SentLog) -> None:
     """Every accepted record is there once, equal in every column; no rejected one is."""
     seen: set[tuple[int, int]] = set()
+    counted = sent.counted()
     for partition, segments in archive.segments.items():
         for segment in segments:
             previous = segment.key.start - 1
@@ -128,8 +131,11 @@ def check_rows(archive: Archive, sent: SentLog) -> None:
                     f"offset {offset} behind {previous} in segment {partition}-{segment.key.start}..{segment.end}"
                 )
                 previous = offset
-                _check_row(partition, offset, row, sent.partitions[partition][offset])
+                is_duplicate = (partition, offset) not in counted
+                _check_row(partition, offset, row, sent.partitions[partition][offset], is_duplicate)
                 seen.add((partition, offset))
+            duplicates = sum(bool(row["_duplicate"]) for row in segment.rows)
+            assert segment.duplicates == duplicates, f"segment {partition}-{segment.key.start} says {segment.duplicates} duplicates"
     missing = set(sent.accepted()) - seen
     assert not missing, f"{len(missing)} records are not archived: {sorted(missing)[:5]}"
 
@@ -146,10 +152,10 @@ def check_rejects(archive: Archive, sent: SentLog) -> None:
     assert found == expected, _first_difference(found, expected)
 
 
-def _check_row(partition: int, offset: int, row: dict[str, object], record: PlannedRecord) -> None:
+def _check_row(partition: int, offset: int, row: dict[str, object], record: PlannedRecord, is_duplicate: bool) -> None:
     fate = record.fate
     assert not isinstance(fate, Rejected), f"{partition}@{offset} is archived, but should be rejected as {fate}"
-    expected = expected_row(partition, offset, record, fate)
+    expected = expected_row(partition, offset, record, fate) | {"_duplicate": is_duplicate}
     found = dict(row)
     found["_headers"] = header_pairs(row["_headers"])
     found["_extra"] = json.loads(str(row["_extra"])) if row["_extra"] is not None else None

@@ -60,6 +60,14 @@ class HotStore:
         columns = "sensor, `partition`, site, toUnixTimestamp64Milli(seen_at) AS seen_at_ms, version"
         return self.query(f"SELECT {columns} FROM {self.database}.sensors FINAL WHERE topic = '{topic}'")
 
+    def quality(self, topic: str) -> list[dict[str, Any]]:
+        counts = ("accepted", "rejected", "duplicates", "missing", "restarts", "bad_quality", "delay_sum_ms")
+        sums = ", ".join(f"toInt64(sum(q.{name})) AS {name}" for name in counts)
+        return self.query(
+            f"SELECT site, metric, toUnixTimestamp64Milli(minute) AS minute_ms, {sums}, maxIf(q.delay_max_ms, q.accepted > 0) AS delay_max_ms "
+            f"FROM {self.database}.quality_1m AS q FINAL WHERE topic = '{topic}' GROUP BY site, metric, minute"
+        )
+
     def newest_event_ms(self) -> int:
         rows = self.query(f"SELECT toUnixTimestamp64Milli(max(last_time)) AS newest FROM {self.database}.windows_1m")
         return int(rows[0]["newest"])

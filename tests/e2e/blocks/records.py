@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .readings import Readings, Verdict
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -86,6 +88,22 @@ class SentLog:
             for offset, record in records.items()
             if isinstance(record.fate, Rejected)
         }
+
+    def verdicts(self) -> dict[tuple[int, int], tuple[Verdict, int]]:
+        """What each accepted reading is, and how many more are missing with it."""
+        verdicts = {}
+        for partition in self.partitions:
+            readings = Readings()
+            for sent in self.in_order(partition):
+                if isinstance(sent.record.fate, Accepted):
+                    event = sent.record.fate.event
+                    verdicts[partition, sent.offset] = readings.judge(event["sensor_id"], event["sequence"], event["event_time"])
+        return verdicts
+
+    def counted(self) -> dict[tuple[int, int], tuple[PlannedRecord, Accepted]]:
+        """What is accepted and no duplicate."""
+        verdicts = self.verdicts()
+        return {place: sent for place, sent in self.accepted().items() if verdicts[place][0] is not Verdict.DUPLICATE}
 
     def accepted(self) -> dict[tuple[int, int], tuple[PlannedRecord, Accepted]]:
         return {

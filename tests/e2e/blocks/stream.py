@@ -7,7 +7,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .broken import VALUE_SCHEMA_HEADER, Breaker, breakers_for
@@ -45,6 +45,8 @@ class _Lane:
     spiky_events: int = 0
     # Events written lately, whose time another one may repeat.
     recent: deque[tuple[str, str, int]] = field(default_factory=lambda: deque(maxlen=200))
+    # What was written just now, of which some is written again.
+    newest: deque[PlannedRecord] = field(default_factory=lambda: deque(maxlen=40))
 
 
 class MixedStream:
@@ -80,9 +82,14 @@ class MixedStream:
             return self._broken(lane)
         if self._random.random() < 0.12:
             return self._spiky(lane)
+        if lane.newest and self._random.random() < 0.03:
+            # A producer that heard no acknowledgement.
+            return replace(self._random.choice(lane.newest), timestamp_ms=lane.now_ms)
         event = self._event(lane)
         writers, weights = zip(*self._writers, strict=True)
-        return self._random.choices(writers, weights)[0](event, lane)
+        record = self._random.choices(writers, weights)[0](event, lane)
+        lane.newest.append(record)
+        return record
 
     def _advance(self, lane: _Lane) -> None:
         step = self._settings.step_ms

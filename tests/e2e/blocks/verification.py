@@ -10,6 +10,7 @@ from .archive import Archive, check_chain, check_rejects, check_rows
 from .dead_letters import DeadLetters, check_dead_letters
 from .hot_store import HotStore
 from .oracle import Aggregate, Observation, Oracle, PartitionWindows, SeriesWindow, merged, nearly, same_deviation
+from .readings import Verdict
 from .records import Accepted, SentLog
 
 OWN_ROW = -1
@@ -78,7 +79,7 @@ def check_anomalies(store: HotStore, sent: SentLog, oracle: Oracle) -> None:
     final = store.anomalies(sent.topic)
     found = {(row["partition"], row["offset"]): row for row in final}
     assert len(found) == len(final), "an event is flagged twice"
-    accepted = sent.accepted()
+    accepted = sent.counted()
     spikes = {place for place, (_, fate) in accepted.items() if fate.is_spike}
     missing, surplus = spikes - set(found), set(found) - spikes
     assert not missing, f"{len(missing)} of {len(spikes)} spikes are not flagged: {sorted(missing)[:5]}"
@@ -106,6 +107,33 @@ def _check_anomaly(place: tuple[int, int], row: Mapping[str, Any], fate: Accepte
     assert row["kind"] in kinds, f"anomaly {place} is of kind {row['kind']}"
     if row["kind"] == "spike":
         assert row["score"] >= SPIKE_SCORE, f"anomaly {place} is a spike with a score of {row['score']}: {row}"
+
+
+def check_quality(store: HotStore, sent: SentLog) -> None:
+    """What the hot store says of each site, metric and minute of arrival; of what was refused, the total."""
+    expected: dict[tuple[str, str, int], Counter[str]] = {}
+    longest: dict[tuple[str, str, int], int] = {}
+    verdicts = sent.verdicts()
+    for place, (record, fate) in sorted(sent.accepted().items()):
+        event, (verdict, missing) = fate.event, verdicts[place]
+        cell = (event["site"] or "", event["metric"], record.timestamp_ms // 60_000 * 60_000)
+        counts = expected.setdefault(cell, Counter())
+        if verdict is Verdict.DUPLICATE:
+            counts["duplicates"] += 1
+            continue
+        delay_ms = record.timestamp_ms - event["event_time"]
+        counts.update(accepted=1, missing=missing, restarts=verdict is Verdict.RESTART, bad_quality=event["quality"] == "BAD", delay_sum_ms=delay_ms)
+        longest[cell] = max(longest.get(cell, delay_ms), delay_ms)
+    found = {(row["site"], row["metric"], row["minute_ms"]): row for row in store.quality(sent.topic)}
+    rejected = sum(row["rejected"] for row in found.values())
+    assert rejected == len(sent.rejected()), f"quality counts {rejected} rejected records, {len(sent.rejected())} were sent"
+    # Cells of nothing but refused records are beyond what the plan says.
+    _same_keys("quality", {cell: row for cell, row in found.items() if row["accepted"] or row["duplicates"]}, expected)
+    for cell, counts in expected.items():
+        told = {name: found[cell][name] for name in ("accepted", "duplicates", "missing", "restarts", "bad_quality", "delay_sum_ms")}
+        assert told == {name: counts[name] for name in told}, f"quality of {cell}: {told}, expected {counts}"
+        if cell in longest:
+            assert found[cell]["delay_max_ms"] == longest[cell], f"quality of {cell}: the longest delay is {longest[cell]}: {found[cell]}"
 
 
 def check_sensors(store: HotStore, sent: SentLog) -> None:

@@ -26,7 +26,7 @@ from .schemas import READER_SCHEMA, RegisteredSchemas
 from .segment_keys import is_start_key, parse_snapshot_key
 from .stack import Stack
 from .stream import MixedStream, StreamSettings
-from .verification import check_anomalies, check_archive, check_sensors, check_windows
+from .verification import check_anomalies, check_archive, check_quality, check_sensors, check_windows
 from .waiting import Found, Hopeless, NotYet, wait_until
 
 Changes = Mapping[str, Mapping[str, Any]]
@@ -265,6 +265,7 @@ class World:
         check_windows(self.hot_store, self.sent, self.oracle, archive)
         check_anomalies(self.hot_store, self.sent, self.oracle)
         check_sensors(self.hot_store, self.sent)
+        check_quality(self.hot_store, self.sent)
         self.verify_snapshots()
         result = self.kappa_verify()
         assert result.code == 0, f"kappa verify ended with {result.code}: {result.text}"

@@ -14,8 +14,8 @@ use crate::decode::{ReaderSchema, hand_out};
 use crate::record::LogRecord;
 
 /// Names of the columns that are added behind the fields of the reader schema.
-pub const METADATA_COLUMNS: [&str; 8] =
-    ["_partition", "_offset", "_timestamp", "_schema_id", "_key", "_keyless", "_headers", "_extra"];
+pub const METADATA_COLUMNS: [&str; 9] =
+    ["_partition", "_offset", "_timestamp", "_schema_id", "_key", "_keyless", "_headers", "_extra", "_duplicate"];
 
 /// The Arrow schema of the archive for a reader schema.
 pub fn archive_schema(reader: &ReaderSchema) -> SchemaRef {
@@ -30,6 +30,7 @@ pub fn archive_schema(reader: &ReaderSchema) -> SchemaRef {
         Field::new("_keyless", DataType::Boolean, false),
         Field::new("_headers", headers_type(), true),
         Field::new("_extra", DataType::Utf8, true),
+        Field::new("_duplicate", DataType::Boolean, false),
     ];
     fields.extend(added.into_iter().map(Arc::new));
     Arc::new(Schema::new(fields))
@@ -111,6 +112,7 @@ pub struct MetadataColumns {
     keys: BinaryBuilder,
     /// May lack trailing nulls.
     headers: HeadersBuilder,
+    duplicates: Vec<bool>,
 }
 
 impl MetadataColumns {
@@ -124,6 +126,7 @@ impl MetadataColumns {
             keyless: Vec::new(),
             keys: BinaryBuilder::new(),
             headers: HeadersBuilder::new(),
+            duplicates: Vec::new(),
         }
     }
 
@@ -136,6 +139,7 @@ impl MetadataColumns {
         self.timestamps.push(record.timestamp_ms);
         self.schema_ids.push(schema_id);
         self.keyless.push(record.key.is_none());
+        self.duplicates.push(false);
         if let Some(key) = record.key
             && !repeats_key_field
         {
@@ -146,6 +150,23 @@ impl MetadataColumns {
             self.headers.append_nulls(row - self.headers.len());
             self.headers.append(record);
         }
+    }
+
+    /// Marks a row: its reading was there already.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(crate) fn mark_duplicate(&mut self, row: usize) {
+        self.duplicates[row] = true;
+    }
+
+    /// Kafka timestamp of the record in that row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    pub(crate) fn timestamp_ms(&self, row: usize) -> i64 {
+        self.timestamps[row]
     }
 
     /// The offset of the record in that row.
@@ -175,6 +196,7 @@ impl MetadataColumns {
         decoded.push(Arc::new(BooleanArray::from(hand_out(&mut self.keyless))));
         decoded.push(self.headers.finish());
         decoded.push(extra);
+        decoded.push(Arc::new(BooleanArray::from(hand_out(&mut self.duplicates))));
         RecordBatch::try_new(Arc::clone(schema), decoded)
     }
 }

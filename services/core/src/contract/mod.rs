@@ -18,6 +18,8 @@ pub struct EventFields {
     quality: Option<(usize, String)>,
     /// Column that says where a sensor stands.
     site: Option<usize>,
+    /// Column that numbers a sensor's readings.
+    sequence: Option<(usize, String)>,
 }
 
 /// Bounds on event times, from `[limits]`.
@@ -48,6 +50,8 @@ pub struct ValidEvent {
     pub value: f64,
     /// Whether the quality is the configured bad one.
     pub bad_quality: bool,
+    /// The sensor's number for it, from 1 on; 0 if it has none.
+    pub sequence: i64,
 }
 
 impl EventFields {
@@ -73,6 +77,7 @@ impl EventFields {
             value: find("value", value)?,
             quality,
             site: None,
+            sequence: None,
         })
     }
 
@@ -80,6 +85,16 @@ impl EventFields {
     pub fn with_site(mut self, reader: &ReaderSchema, field: Option<&str>) -> Result<Self, NoSuchField> {
         let find = |field: &str| reader.index_of(field).ok_or(NoSuchField { setting: "site", field: field.to_owned() });
         self.site = field.map(find).transpose()?;
+        Ok(self)
+    }
+
+    /// The same fields, and the one that numbers a sensor's readings.
+    pub fn with_sequence(mut self, reader: &ReaderSchema, field: Option<&str>) -> Result<Self, NoSuchField> {
+        let find = |field: &str| {
+            let column = reader.index_of(field).ok_or(NoSuchField { setting: "sequence", field: field.to_owned() })?;
+            Ok((column, field.to_owned()))
+        };
+        self.sequence = field.map(find).transpose()?;
         Ok(self)
     }
 
@@ -98,12 +113,18 @@ impl EventFields {
             // A version without them made its events without them.
             quality: quality.and_then(|(column, bad)| Some((reader.counterpart(*column, other)?, bad.clone()))),
             site: self.site.and_then(|column| reader.counterpart(column, other)),
+            sequence: self.sequence.as_ref().and_then(|sequence| find("sequence", sequence).ok()),
         })
     }
 
     /// Column that says where a sensor stands.
     pub fn site_column(&self) -> Option<usize> {
         self.site
+    }
+
+    /// The field that numbers a sensor's readings.
+    pub fn sequence_field(&self) -> Option<&str> {
+        self.sequence.as_ref().map(|(_, field)| field.as_str())
     }
 
     /// Column of the event time.
@@ -151,7 +172,8 @@ impl EventFields {
             .quality
             .as_ref()
             .is_some_and(|(column, bad)| columns.column(*column).str_at(row).is_some_and(|quality| quality == bad));
-        Ok(ValidEvent { time_ms, value, bad_quality })
+        let number = self.sequence.as_ref().and_then(|(column, _)| columns.column(*column).integer_at(row));
+        Ok(ValidEvent { time_ms, value, bad_quality, sequence: number.unwrap_or_default().max(0) })
     }
 
     #[cold]

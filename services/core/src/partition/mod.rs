@@ -26,6 +26,8 @@ use crate::anomaly::ConfiguredDetector;
 use crate::archive::{MetadataColumns, archive_schema};
 use crate::contract::{EventFields, NoSuchField, TimeLimits};
 use crate::decode::{Columns, DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use crate::duplicates::Duplicates;
+use crate::quality::{Quality, QualityColumns};
 use crate::reject::Reject;
 use crate::rows::{AnomalyRow, SensorRow, WindowRow};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
@@ -36,6 +38,9 @@ use records::DecodedEvent;
 use segment::OpenSegment;
 use sites::{SensorSites, SiteColumns};
 use unknown_schemas::UnknownSchemas;
+
+/// Snapshots hold duplicates from this format on.
+const DUPLICATES_SINCE: u16 = 2;
 
 /// Everything that decides what a log prefix means. The same for all partitions.
 #[derive(Debug, Clone)]
@@ -66,8 +71,9 @@ pub struct PartitionSettings {
 
 impl PartitionSettings {
     /// The same, but for the reader schema: another version of it.
-    pub fn read_by(&self, reader: ReaderSchema) -> Result<Self, NoSuchField> {
-        let event = self.event.in_version(&self.reader, &reader)?;
+    /// `sequence`: the field that numbered the readings then.
+    pub fn read_by(&self, reader: ReaderSchema, sequence: Option<&str>) -> Result<Self, NoSuchField> {
+        let event = self.event.in_version(&self.reader, &reader)?.with_sequence(&reader, sequence)?;
         Ok(Self { archive_schema: archive_schema(&reader), event, reader, ..self.clone() })
     }
 }
@@ -148,7 +154,10 @@ pub struct PartitionState {
     metadata: MetadataColumns,
     lookup: SeriesLookup,
     sites: SensorSites,
+    /// `None` where no field numbers the readings.
+    duplicates: Option<Duplicates>,
     windows: Windows,
+    quality: Quality,
     /// Events of the records just decoded, about to be added to the windows.
     events: Vec<DecodedEvent>,
     /// Identity of the topic, carried from snapshot to snapshot.
@@ -176,11 +185,15 @@ impl PartitionState {
             site: settings.event.site_column(),
             time: settings.event.time_column(),
         };
+        let quality_columns =
+            QualityColumns { site: settings.event.site_column(), metric: settings.event.key_columns().nth(1) };
         Self {
             columns: settings.reader.new_columns(&settings.decode_limits).with_hash_seed(settings.hash_seed),
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
             sites: SensorSites::new(site_columns, settings.hash_seed),
+            duplicates: settings.event.sequence_field().map(|field| Duplicates::new(field, settings.hash_seed)),
+            quality: Quality::new(quality_columns),
             windows: Windows::new(settings.windows.clone(), settings.detector.clone(), settings.hash_seed),
             events: Vec::new(),
             segment: OpenSegment::new(position),
@@ -206,6 +219,10 @@ impl PartitionState {
         let mut state = Self::empty(settings, partition, position, topic_id.clone());
         state.unknown = UnknownSchemas::load(&mut reader)?;
         state.windows.load(&mut reader)?;
+        if reader.version() >= DUPLICATES_SINCE {
+            let settings = &state.settings;
+            state.duplicates = Duplicates::load(settings.event.sequence_field(), settings.hash_seed, &mut reader)?;
+        }
         reader.finish()?;
         state.check_key()?;
         Ok((state, SnapshotHeader { topic, topic_id, partition, position }))
@@ -240,6 +257,10 @@ impl PartitionState {
         self.columns = fresh.columns;
         self.lookup = fresh.lookup;
         self.sites = fresh.sites;
+        self.quality = fresh.quality;
+        if self.duplicates.as_ref().map(Duplicates::field) != self.settings.event.sequence_field() {
+            self.duplicates = fresh.duplicates;
+        }
         // Compiled against the other.
         self.writers.clear();
         self.last_writer = None;
@@ -259,6 +280,10 @@ impl PartitionState {
         writer.i64(self.position);
         self.unknown.save(&mut writer);
         self.windows.save(&mut writer);
+        match &self.duplicates {
+            Some(duplicates) => duplicates.save(&mut writer),
+            None => Duplicates::save_none(&mut writer),
+        }
         writer.finish()
     }
 
@@ -353,8 +378,13 @@ impl PartitionState {
         let is_undecided = segment.is_undecided;
         let (mut window_rows, anomalies) = self.take_rows_of_windows(true);
         self.windows.take_late(segment.start, end, &mut window_rows);
+        let silent_before_ms = self.windows.silent_before_ms();
         if self.windows.forget_silent_series() {
             self.lookup.clear();
+            self.duplicates.iter_mut().for_each(Duplicates::forget_series);
+        }
+        if let (Some(duplicates), Some(silent_before_ms)) = (&mut self.duplicates, silent_before_ms) {
+            duplicates.forget_silent(silent_before_ms);
         }
         // The registry may have learnt of them by now.
         self.writers.retain(|_, writer| matches!(writer, WriterSchema::Readable { .. }));
@@ -364,6 +394,7 @@ impl PartitionState {
             end,
             first_timestamp_ms,
             rows: segment.rows,
+            duplicates: segment.duplicates,
             digest: segment.digest.finish(),
             rejected_offsets: segment.rejected_offsets,
             rejects: segment.rejects,
@@ -371,6 +402,7 @@ impl PartitionState {
             window_rows,
             anomalies,
             sensors: self.sites.take(self.windows.series_count()),
+            quality: self.quality.take(),
             snapshot: self.snapshot(),
         })
     }
@@ -400,6 +432,11 @@ impl PartitionState {
         self.segment.rows
     }
 
+    /// Of them, readings that were there already.
+    pub fn segment_duplicates(&self) -> u64 {
+        self.segment.duplicates
+    }
+
     /// Rejected records of the open segment that wait for [`Self::take_rejects`].
     pub fn waiting_rejects(&self) -> &RejectedRecords {
         &self.segment.rejects
@@ -413,6 +450,8 @@ impl PartitionState {
     /// Bytes held, for the memory budget.
     pub fn memory(&self) -> usize {
         let rejects = self.segment.rejects.memory() + self.segment.rejected_offsets.memory();
-        self.windows.memory() + self.columns.memory() + self.lookup.memory() + self.sites.memory() + rejects
+        let duplicates = self.duplicates.as_ref().map_or(0, Duplicates::memory);
+        let state = self.windows.memory() + duplicates + self.quality.memory();
+        state + self.columns.memory() + self.lookup.memory() + self.sites.memory() + rejects
     }
 }

@@ -6,6 +6,7 @@ use super::unknown_schemas::UnknownSchemas;
 use super::{PartitionState, Progress, WriterSchema};
 use crate::contract::ValidEvent;
 use crate::decode::{SchemaReference, unframe};
+use crate::duplicates::Verdict;
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::{Reason, Reject};
 
@@ -65,8 +66,8 @@ impl PartitionState {
             return Some(Progress::SegmentEnds { index });
         }
         let verdict = match self.rejected_in_replay(record) {
-            Some(rejected) => Err(rejected),
-            None => match self.accept(record) {
+            Ok(Some(rejected)) => Err(rejected),
+            Ok(None) => match self.accept(record) {
                 Ok(()) => Ok(()),
                 Err(Refusal::NeedsSchema(reference)) => return Some(Progress::NeedsSchema { index, reference }),
                 Err(Refusal::Rejected(reject, _)) if self.replay.is_some() => {
@@ -74,6 +75,7 @@ impl PartitionState {
                 }
                 Err(Refusal::Rejected(reject, schema_id)) => Err((reject, schema_id)),
             },
+            Err(reference) => return Some(Progress::NeedsSchema { index, reference }),
         };
         let is_unknown = matches!(&verdict, Err((reject, _)) if reject.reason == Reason::UnknownSchemaId);
         if is_unknown || !self.unknown.is_empty() {
@@ -81,7 +83,12 @@ impl PartitionState {
         }
         match verdict {
             Ok(()) => self.segment.rows += 1,
-            Err((reject, schema_id)) => self.segment.reject(record, reject, schema_id),
+            Err((reject, schema_id)) => {
+                if !reject.reason.is_of_content() {
+                    self.quality.refuse_unread(record.timestamp_ms);
+                }
+                self.segment.reject(record, reject, schema_id);
+            }
         }
         self.segment.first_timestamp_ms.get_or_insert(record.timestamp_ms);
         self.position = record.offset + 1;
@@ -112,6 +119,7 @@ impl PartitionState {
         let event = match settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits) {
             Ok(event) => event,
             Err(reject) => {
+                self.quality.refuse(&self.columns, row, record.timestamp_ms);
                 self.columns.truncate(row);
                 return Err(Refusal::Rejected(reject, schema_id));
             }
@@ -127,7 +135,7 @@ impl PartitionState {
     /// Adds the decoded events to the windows, in log order. A loop of its own, so that the state of the series to come
     /// is on its way from memory while this one's is worked on.
     fn add_events(&mut self) {
-        let Self { events, lookup, windows, columns, .. } = self;
+        let Self { events, lookup, windows, columns, duplicates, quality, metadata, segment, .. } = self;
         for next in 0..events.len() {
             if let Some(far) = events.get(next + 2 * EVENTS_AHEAD) {
                 lookup.prefetch(far.place);
@@ -136,9 +144,24 @@ impl PartitionState {
                 && let Some(series) = lookup.series_at(near.place)
             {
                 windows.prefetch(series, near.event.time_ms);
+                if let Some(duplicates) = duplicates {
+                    duplicates.prefetch(series);
+                }
             }
             let DecodedEvent { row, event, offset, .. } = events[next];
             let series = lookup.series_of(columns, row, windows);
+            let verdict = match duplicates {
+                Some(duplicates) if event.sequence > 0 => {
+                    duplicates.judge(series, || windows.sensor(series), event.sequence, event.time_ms)
+                }
+                _ => Verdict::Untold,
+            };
+            quality.accept(columns, row, metadata.timestamp_ms(row), event, verdict);
+            if verdict == Verdict::Duplicate {
+                metadata.mark_duplicate(row);
+                segment.duplicates += 1;
+                continue;
+            }
             windows.add(series, event.time_ms, event.value, event.bad_quality, offset);
         }
         events.clear();
@@ -173,11 +196,23 @@ impl PartitionState {
     }
 
     /// What the footer of a replayed segment says of this record, if it was rejected.
-    fn rejected_in_replay(&mut self, record: &LogRecord<'_>) -> Option<(Reject, Option<i32>)> {
-        let reason = self.replay.as_ref()?.rejected.reason_of(record.offset)?.clone();
-        let schema_id = unframe(record.value, record.headers).ok().and_then(|(reference, _)| id_of(reference));
+    /// A schema that it needs for that is the error.
+    fn rejected_in_replay(&mut self, record: &LogRecord<'_>) -> Result<Option<(Reject, Option<i32>)>, SchemaReference> {
+        let reason = self.replay.as_ref().and_then(|replay| replay.rejected.reason_of(record.offset));
+        let Some(reason) = reason.cloned() else { return Ok(None) };
+        let reference = unframe(record.value, record.headers).ok().map(|(reference, _)| reference);
+        if let Some(reference) = reference
+            && reason.is_of_content()
+            && !self.writers.contains_key(&reference)
+        {
+            // What it said of site and metric was counted when it was rejected, and is again.
+            if self.just_unknown != Some(reference) {
+                return Err(reference);
+            }
+            self.just_unknown = None;
+        }
         let detail = self.detail_again(record, &reason);
-        Some((Reject::new(reason, detail), schema_id))
+        Ok(Some((Reject::new(reason, detail), reference.and_then(id_of))))
     }
 
     /// The sentence for a reject whose reason is given: found again where the record still fails for that reason.
@@ -188,6 +223,9 @@ impl PartitionState {
             unframe(record.value, record.headers).and_then(|(reference, body)| match self.writers.get(&reference) {
                 Some(WriterSchema::Readable { decoder, .. }) => {
                     decoder.decode(body, &mut self.columns)?;
+                    if reason.is_of_content() {
+                        self.quality.refuse(&self.columns, row, record.timestamp_ms);
+                    }
                     settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits).map(|_| ())
                 }
                 Some(WriterSchema::Refused(reject)) => Err(reject.clone()),

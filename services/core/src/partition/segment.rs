@@ -3,7 +3,7 @@
 use crate::digest::LogDigest;
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::Reject;
-use crate::rows::{AnomalyRow, SensorRow, WindowRow};
+use crate::rows::{AnomalyRow, QualityRow, SensorRow, WindowRow};
 
 use super::rejects::RejectedOffsets;
 
@@ -17,6 +17,8 @@ pub(super) struct OpenSegment {
     /// Kafka timestamp of the first record: it names the archive's hour.
     pub(super) first_timestamp_ms: Option<i64>,
     pub(super) rows: u64,
+    /// Of the rows, those whose reading was there already.
+    pub(super) duplicates: u64,
     pub(super) digest: LogDigest,
     pub(super) rejected_offsets: RejectedOffsets,
     /// Not yet taken.
@@ -54,6 +56,8 @@ pub struct SegmentCut {
     pub first_timestamp_ms: i64,
     /// Accepted records.
     pub rows: u64,
+    /// Of them, those whose reading was there already: marked in the archive, not in the windows.
+    pub duplicates: u64,
     /// Digest of all records of the range.
     pub digest: String,
     /// The rejected offsets, for the footer.
@@ -68,6 +72,8 @@ pub struct SegmentCut {
     pub anomalies: Vec<AnomalyRow>,
     /// Sensors whose site is new or has changed, not taken before.
     pub sensors: Vec<SensorRow>,
+    /// What the records of the range are worth.
+    pub quality: Vec<QualityRow>,
     /// The state at `end`, ready to be stored.
     pub snapshot: Vec<u8>,
 }
@@ -78,6 +84,7 @@ impl OpenSegment {
             start,
             first_timestamp_ms: None,
             rows: 0,
+            duplicates: 0,
             digest: LogDigest::new(),
             rejected_offsets: RejectedOffsets::default(),
             rejects: RejectedRecords::default(),

@@ -116,6 +116,11 @@ impl Windows {
         id
     }
 
+    /// The first field of a series' key: its sensor.
+    pub fn sensor(&self, series: SeriesId) -> &str {
+        self.series.key(series).parts().next().unwrap_or_default()
+    }
+
     /// Begins to load what [`Self::add`] will need of a series.
     #[inline]
     pub fn prefetch(&self, series: SeriesId, time_ms: i64) {
@@ -243,10 +248,7 @@ impl Windows {
     ///
     /// Returns whether series ids have changed.
     pub fn forget_silent_series(&mut self) -> bool {
-        if self.watermark_ms == NO_WATERMARK {
-            return false;
-        }
-        let horizon = self.watermark_ms.saturating_sub(self.settings.forget_after_ms);
+        let Some(horizon) = self.silent_before_ms() else { return false };
         let is_silent = |windows: &Self, id: usize| {
             let slots = &windows.slots[id * windows.slots_per_series..][..windows.slots_per_series];
             windows.per_series[id].last_time_ms < horizon && slots.iter().all(|slot| slot.window == EMPTY)
@@ -269,6 +271,11 @@ impl Windows {
         self.per_series = kept.per_series;
         self.slots = kept.slots;
         true
+    }
+
+    /// What was not seen since is forgotten.
+    pub fn silent_before_ms(&self) -> Option<i64> {
+        Some(self.watermark_ms()?.saturating_sub(self.settings.forget_after_ms))
     }
 
     /// The largest valid event time so far, milliseconds since the epoch.

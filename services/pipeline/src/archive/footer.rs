@@ -35,6 +35,10 @@ pub struct SegmentFooter {
     pub end: i64,
     /// Accepted records: rows of the file.
     pub rows: u64,
+    /// The field that numbers a sensor's readings, if duplicates were told apart.
+    pub sequence: Option<String>,
+    /// Rows that are marked as duplicates. Older versions of the program did not count them.
+    pub duplicates: Option<u64>,
     /// Rejected offsets with their reasons. Rows and rejects together are all that the log delivered.
     pub rejected: RejectedOffsets,
     /// Digest of the log records of the range: 32 hexadecimal digits.
@@ -84,7 +88,14 @@ impl SegmentFooter {
             ("reader_schema", self.reader_schema.clone()),
             ("version", VERSION.to_string()),
         ];
-        pairs.into_iter().map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value)).collect()
+        let sequence = self.sequence.clone().map(|field| ("sequence", field));
+        let duplicates = self.duplicates.map(|count| ("duplicates", count.to_string()));
+        pairs
+            .into_iter()
+            .chain(sequence)
+            .chain(duplicates)
+            .map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value))
+            .collect()
     }
 
     /// From Parquet metadata.
@@ -109,6 +120,11 @@ impl SegmentFooter {
             start: number("start_offset")?,
             end: number("end_offset")?,
             rows: u64::try_from(number("rows")?).map_err(|_| FooterError::Field("rows"))?,
+            sequence: pairs.get("sequence").map(|field| (*field).to_owned()),
+            duplicates: match pairs.get("duplicates") {
+                Some(count) => Some(count.parse().map_err(|_| FooterError::Field("duplicates"))?),
+                None => None,
+            },
             rejected: RejectedOffsets::from_json(text("rejects")?).ok_or(FooterError::Field("rejects"))?,
             digest: text("digest")?.to_owned(),
             reader_schema: text("reader_schema")?.to_owned(),
@@ -187,6 +203,8 @@ mod tests {
             start: 5,
             end: 12,
             rows: 7,
+            sequence: Some("sequence".to_owned()),
+            duplicates: Some(2),
             rejected: RejectedOffsets::default(),
             digest: "0".repeat(32),
             reader_schema: "{}".to_owned(),

@@ -31,6 +31,9 @@ pub(super) fn check(event: &EventConfig, reader: &ReaderSchema) -> Vec<Problem> 
     if let Some(site) = &event.site {
         problems.extend(field_problem("event.site", site, reader, is_text, "a string or an enum"));
     }
+    if let Some(sequence) = &event.sequence {
+        problems.extend(field_problem("event.sequence", sequence, reader, is_integer, "an int or a long"));
+    }
     problems
 }
 
@@ -66,6 +69,10 @@ fn is_text(data_type: &DataType) -> bool {
 
 fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Int64)
+}
+
+fn is_integer(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int32 | DataType::Int64)
 }
 
 fn is_number(data_type: &DataType) -> bool {

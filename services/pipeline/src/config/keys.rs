@@ -93,6 +93,11 @@ pub(super) const KEYS: &[Key] = &[
     key("event.quality", "the field with the sensor's own judgement", "the name of a field, or empty for none"),
     key("event.bad_quality", "the judgement that means \"do not trust this value\"", "a value of that field"),
     key("event.site", "the field that says where a sensor stands", "the name of a field, or empty for none"),
+    key(
+        "event.sequence",
+        "the field that numbers the readings of a sensor, the first field of event.key: what comes twice is left out",
+        "the name of a field, or empty for none",
+    ),
     key("windows.length", "length of a window", "a duration of whole milliseconds that divides a day evenly"),
     key("windows.allowed_lateness", "how far the watermark is past a window when it closes", DURATION),
     key("anomaly.detector", "which detector looks at each event", "robust or none"),

@@ -149,6 +149,9 @@ pub struct EventConfig {
     /// The field that says where a sensor stands; none where there is no such field.
     #[serde(deserialize_with = "values::optional_text")]
     pub site: Option<String>,
+    /// The field that numbers a sensor's readings, by which duplicates are told; none where there is no such field.
+    #[serde(deserialize_with = "values::optional_text")]
+    pub sequence: Option<String>,
 }
 
 /// `[windows]`
@@ -305,6 +308,7 @@ impl Config {
                 quality: Some("quality".to_owned()),
                 bad_quality: "BAD".to_owned(),
                 site: Some("site".to_owned()),
+                sequence: Some("sequence".to_owned()),
             },
             windows: WindowsConfig { length: Duration::from_mins(1), allowed_lateness: Duration::from_secs(30) },
             anomaly: AnomalyConfig {

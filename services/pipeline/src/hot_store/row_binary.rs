@@ -1,8 +1,9 @@
 //! Rows in ClickHouse's RowBinary format, in the order of the column lists here.
 
-use kappa_core::rows::{AnomalyRow, SensorRow, SeriesKey, WindowRow};
+use kappa_core::rows::{AnomalyRow, QualityRow, SensorRow, SeriesKey, WindowRow};
 
 use crate::leb128;
+use crate::partition::seams::SegmentQuality;
 
 /// Columns of `windows_1m` behind the key columns, in the order of [`push_window`].
 pub(super) const WINDOW_COLUMNS: [&str; 18] = [
@@ -32,6 +33,25 @@ pub(super) const ANOMALY_COLUMNS: [&str; 8] =
 
 /// Columns of `sensors`, in the order of [`push_sensor`].
 pub(super) const SENSOR_COLUMNS: [&str; 6] = ["sensor", "topic", "partition", "site", "seen_at", "version"];
+
+/// Columns of `quality_1m`, in the order of [`push_quality`].
+pub(super) const QUALITY_COLUMNS: [&str; 15] = [
+    "site",
+    "metric",
+    "minute",
+    "topic",
+    "partition",
+    "segment",
+    "accepted",
+    "rejected",
+    "duplicates",
+    "missing",
+    "restarts",
+    "bad_quality",
+    "delay_sum_ms",
+    "delay_max_ms",
+    "version",
+];
 
 /// Names that only the view `windows` has, inside it or to the outside.
 const VIEW_COLUMNS: [&str; 18] = [
@@ -105,6 +125,26 @@ pub fn push_sensor(out: &mut Vec<u8>, row: &SensorRow, topic: &str, partition: i
     push_i64(out, row.version);
 }
 
+/// Appends a quality row.
+pub fn push_quality(out: &mut Vec<u8>, quality: &SegmentQuality, topic: &str, partition: i32) {
+    let QualityRow { site, metric, minute_ms, counts } = &quality.row;
+    push_text(out, site);
+    push_text(out, metric);
+    push_i64(out, *minute_ms);
+    push_text(out, topic);
+    out.extend_from_slice(&partition.to_le_bytes());
+    push_i64(out, quality.segment);
+    for number in [counts.accepted, counts.rejected, counts.duplicates] {
+        push_u64(out, number);
+    }
+    push_i64(out, counts.missing);
+    push_u64(out, counts.restarts);
+    push_u64(out, counts.bad_quality);
+    for number in [counts.delay_sum_ms, counts.delay_max_ms, quality.version] {
+        push_i64(out, number);
+    }
+}
+
 fn push_key(out: &mut Vec<u8>, key: &SeriesKey) {
     key.parts().for_each(|part| push_text(out, part));
 }
@@ -155,10 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_of_sensors_are_those_of_its_table() {
-        let sql = include_str!("../../../../schemas/clickhouse/0004_sensors.sql");
-        let defined = sql.lines().filter_map(|line| Some(line.trim().strip_prefix('`')?.split_once("` ")?.0));
-        assert_eq!(defined.collect::<Vec<_>>(), SENSOR_COLUMNS);
+    fn the_columns_of_sensors_and_quality_are_those_of_their_tables() {
+        fn defined(sql: &str) -> Vec<&str> {
+            sql.lines().filter_map(|line| Some(line.trim().strip_prefix('`')?.split_once("` ")?.0)).collect()
+        }
+        let [sensors, quality] = [
+            include_str!("../../../../schemas/clickhouse/0004_sensors.sql"),
+            include_str!("../../../../schemas/clickhouse/0005_quality_1m.sql"),
+        ];
+        assert_eq!(defined(sensors), SENSOR_COLUMNS);
+        assert_eq!(defined(quality), QUALITY_COLUMNS);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::row_binary::{ANOMALY_COLUMNS, SENSOR_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_sensor, push_window};
+use super::row_binary::{
+    ANOMALY_COLUMNS, QUALITY_COLUMNS, SENSOR_COLUMNS, WINDOW_COLUMNS, push_anomaly, push_quality, push_sensor,
+    push_window,
+};
 use crate::config::{EventConfig, HotStoreConfig};
 use crate::ops::Dependency;
 use crate::ops::clickhouse_http::ClickHouseHttp;
@@ -115,9 +118,12 @@ impl Writer {
         let sensors = bodies(sensors, |body, row, partition| push_sensor(body, row, &self.topic, partition));
         let windows = windows.map(|body| (&self.inserts.windows, body));
         let anomalies = anomalies.map(|body| (&self.inserts.anomalies, body));
+        let quality = rows_of(requests, |rows| &rows.quality);
+        let quality = bodies(quality, |body, row, partition| push_quality(body, row, &self.topic, partition));
         let sensors = sensors.map(|body| (&self.inserts.sensors, body));
+        let quality = quality.map(|body| (&self.inserts.quality, body));
         let mut under_way = FuturesUnordered::new();
-        for (query, body) in windows.chain(anomalies).chain(sensors) {
+        for (query, body) in windows.chain(anomalies).chain(sensors).chain(quality) {
             if under_way.len() >= CONCURRENT_INSERTS {
                 under_way.next().await;
             }
@@ -176,6 +182,7 @@ struct Inserts {
     windows: String,
     anomalies: String,
     sensors: String,
+    quality: String,
 }
 
 impl Inserts {
@@ -190,6 +197,7 @@ impl Inserts {
             windows: statement("windows_1m", key, &WINDOW_COLUMNS),
             anomalies: statement("anomalies", key, &ANOMALY_COLUMNS),
             sensors: statement("sensors", &[], &SENSOR_COLUMNS),
+            quality: statement("quality_1m", &[], &QUALITY_COLUMNS),
         })
     }
 }

@@ -30,8 +30,7 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    migrations![1 "0001_windows_1m", 2 "0002_anomalies", 3 "0003_windows", 4 "0004_sensors"];
+const MIGRATIONS: &[Migration] = migrations![1 "0001_windows_1m", 2 "0002_anomalies", 3 "0003_windows", 4 "0004_sensors", 5 "0005_quality_1m", 6 "0006_quality"];
 
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -33,6 +33,8 @@ pub struct Totals {
     pub bytes_in: Total,
     /// Rows written to `windows_1m`, provisional ones too.
     pub windows_written: Total,
+    /// Readings that were there already.
+    pub duplicate_events: Total,
     /// Events that came after their window had closed.
     pub late_events: Total,
     /// Flagged events.
@@ -71,6 +73,7 @@ impl Totals {
             events: self.events.get(),
             bytes_in: self.bytes_in.get(),
             windows_written: self.windows_written.get(),
+            duplicate_events: self.duplicate_events.get(),
             late_events: self.late_events.get(),
             anomalies: self.anomalies.get(),
             archive_files: self.archive_files.get(),
@@ -89,6 +92,7 @@ pub struct TotalsReport {
     pub events: u64,
     pub bytes_in: u64,
     pub windows_written: u64,
+    pub duplicate_events: u64,
     pub late_events: u64,
     pub anomalies: u64,
     pub archive_files: u64,

@@ -128,9 +128,10 @@ impl Observer {
         self.windows.record(counting);
     }
 
-    /// So many records more were accepted, up to that log position.
-    pub(super) fn taken_in(&self, rows: u64, position: i64) {
+    /// So many records more were accepted, some of them duplicates, up to that log position.
+    pub(super) fn taken_in(&self, rows: u64, duplicates: u64, position: i64) {
         self.board.totals().events.add(rows);
+        self.board.totals().duplicate_events.add(duplicates);
         self.line.update(|line| {
             line.rows_total += rows;
             line.position = Some(position);

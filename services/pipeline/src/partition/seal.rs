@@ -11,7 +11,7 @@ use tracing::{Instrument as _, Span, info_span};
 use super::context::PartitionContext;
 use super::fail_point::{self, FailPoint};
 use super::restore::{StoppedLoudly, existing_segment, snapshots_of};
-use super::seams::{GroupOffsets, HotRows, HotStore, WallClock};
+use super::seams::{GroupOffsets, HotRows, HotStore, SegmentQuality, WallClock};
 use crate::archive::{SegmentEncoder, SegmentFooter, segment_key};
 use crate::dead_letters::{self, DeadLetterEncoder};
 use crate::memory::Reservation;
@@ -174,7 +174,16 @@ impl<R, H: HotStore, C: WallClock, G: GroupOffsets> Committer<R, H, C, G> {
     pub(super) async fn commit(&mut self, segment: ArchivedSegment) -> SealReport {
         let ArchivedSegment { cut, emitted_before, reservation, span } = segment;
         let (end, snapshot) = (cut.end, cut.snapshot);
-        let rows = HotRows { windows: cut.window_rows, anomalies: cut.anomalies, sensors: cut.sensors };
+        let rows = HotRows {
+            windows: cut.window_rows,
+            anomalies: cut.anomalies,
+            sensors: cut.sensors,
+            quality: cut
+                .quality
+                .into_iter()
+                .map(|row| SegmentQuality { segment: cut.start, version: end, row })
+                .collect(),
+        };
         let started = Instant::now();
         self.write_hot_rows(rows, emitted_before).instrument(info_span!(parent: &span, "hot_store")).await;
         fail_point::pass(FailPoint::RowsWritten);
@@ -242,6 +251,8 @@ pub(super) fn footer_of<R, H, C>(context: &PartitionContext<R, H, C>, cut: &Segm
         start: cut.start,
         end: cut.end,
         rows: cut.rows,
+        sequence: context.settings.event.sequence_field().map(str::to_owned),
+        duplicates: Some(cut.duplicates),
         rejected: cut.rejected_offsets.clone(),
         digest: cut.digest.clone(),
         reader_schema: context.settings.reader.json().to_owned(),

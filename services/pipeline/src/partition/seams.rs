@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kappa_core::decode::SchemaReference;
 use kappa_core::record::LogBatch;
-use kappa_core::rows::{AnomalyRow, SensorRow, WindowRow};
+use kappa_core::rows::{AnomalyRow, QualityRow, SensorRow, WindowRow};
 
 use crate::memory::Reservation;
 use crate::registry::SchemaVerdict;
@@ -107,12 +107,25 @@ pub struct HotRows {
     pub anomalies: Vec<AnomalyRow>,
     /// Where sensors stand.
     pub sensors: Vec<SensorRow>,
+    /// What the records of a segment are worth.
+    pub quality: Vec<SegmentQuality>,
+}
+
+/// The contribution of a segment to the quality of a site and metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentQuality {
+    /// Where the segment starts.
+    pub segment: i64,
+    /// Where it ends.
+    pub version: i64,
+    /// What it brought.
+    pub row: QualityRow,
 }
 
 impl HotRows {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty() && self.anomalies.is_empty() && self.sensors.is_empty()
+        self.windows.is_empty() && self.anomalies.is_empty() && self.sensors.is_empty() && self.quality.is_empty()
     }
 }
 

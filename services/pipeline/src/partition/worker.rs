@@ -225,12 +225,14 @@ where
     }
 
     fn process(&mut self, delivery: &Delivery, index: usize) -> Progress {
-        let (rows, rejects) = (self.state.segment_rows(), self.state.waiting_rejects().len());
+        let (rows, duplicates) = (self.state.segment_rows(), self.state.segment_duplicates());
+        let rejects = self.state.waiting_rejects().len();
         let started = Instant::now();
         let mut decoded = started;
         let progress = self.state.process_watched(&delivery.batch, index, || decoded = Instant::now());
         self.context.observer.processed(decoded - started, decoded.elapsed());
-        self.context.observer.taken_in(self.state.segment_rows() - rows, self.state.position());
+        let (rows, duplicates) = (self.state.segment_rows() - rows, self.state.segment_duplicates() - duplicates);
+        self.context.observer.taken_in(rows, duplicates, self.state.position());
         self.context.observer.rejected(self.state.waiting_rejects(), rejects);
         progress
     }
@@ -271,7 +273,7 @@ where
         let provisional = self.sighting.lag_ms(self.state.position()) < catching_up_after_ms;
         let (windows, anomalies) = self.state.take_hot_rows(provisional);
         self.context.observer.flagged(anomalies.len());
-        let rows = HotRows { windows, anomalies, sensors: self.state.take_sensors() };
+        let rows = HotRows { windows, anomalies, sensors: self.state.take_sensors(), ..HotRows::default() };
         self.emission.send(self.context, rows, self.sighting.last_timestamp_ms);
     }
 

@@ -34,7 +34,8 @@ pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> 
         topic: config.kafka.topic.clone(),
         archive_schema: archive_schema(&reader),
         event: EventFields::bind(&reader, &event.key, &event.time, &event.value, quality)?
-            .with_site(&reader, event.site.as_deref())?,
+            .with_site(&reader, event.site.as_deref())?
+            .with_sequence(&reader, event.sequence.as_deref())?,
         reader,
         time_limits: TimeLimits {
             max_event_age_ms: milliseconds(config.limits.max_event_age),

@@ -14,10 +14,13 @@ use super::dead_letters;
 use super::flags::{Flagged, Flags};
 use super::hot_rows::in_range;
 use super::listing;
+use super::quality::{self, ExpectedQuality, Sums};
+use super::repeats::{Repeats, Told};
 use super::replay::{ExpectedRow, Replay};
 use super::report::{Check, shown_time};
 use super::scope::Scope;
 use super::segment_rows::{Rows, SegmentReader};
+use super::totals::ArchivedEvent;
 
 /// Rows that wait to be compared with the hot store; a query a slice.
 const ROWS_A_SLICE: usize = 200_000;
@@ -41,6 +44,10 @@ struct Contents<'a> {
     /// Flags at offsets from here on wait.
     flagged_from: i64,
     segments_since_flags: usize,
+    /// Segments whose quality waits to be compared.
+    quality: Vec<ExpectedQuality>,
+    /// Whether segments that were not gone through are between them.
+    is_partial: bool,
 }
 
 /// Goes through the unbroken part of a chain. `durable`: everything before it is written.
@@ -79,6 +86,10 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
              each flag was looked for in the archive"
         );
         report.not_checked(Check::Anomalies, because);
+        let because = format!(
+            "partition {partition}: whether the right readings are marked, because that would need all segments"
+        );
+        report.not_checked(Check::Duplicates, because);
     }
     let flags = if is_partial { Flags::AsStored(HashMap::new()) } else { Flags::Recomputed(shared.detector.clone()) };
     let comparison = Comparison {
@@ -101,6 +112,8 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
         flagged: Vec::new(),
         flagged_from: from_the_start,
         segments_since_flags: 0,
+        quality: Vec::new(),
+        is_partial,
     };
     let replay = Replay::new(shared.windows.clone(), flags, scope);
     contents.go_through(chain.unbroken_segments(), replay).await
@@ -109,6 +122,7 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
 impl Contents<'_> {
     async fn go_through(&mut self, segments: &[Segment], mut replay: Replay) -> anyhow::Result<()> {
         let mut upcoming = self.fetch_next(segments);
+        let mut repeats = Repeats::new(!self.is_partial);
         for (index, segment) in segments.iter().enumerate() {
             if !self.scope.needs(segment) {
                 if let Some((_, largest_ms)) = segment.times_ms {
@@ -120,7 +134,7 @@ impl Contents<'_> {
             let Some(fetched) = upcoming.take() else { break };
             let object = fetched.await??;
             upcoming = self.fetch_next(&segments[index + 1..]);
-            let outcome = self.segment(segment, object, &mut replay).await?;
+            let outcome = self.segment(segment, object, &mut replay, &mut repeats).await?;
             if let Err(sentence) = outcome {
                 let (partition, key) = (self.partition, &segment.object.key);
                 let sentence = format!("partition {partition}: archive object {key}: {sentence}");
@@ -137,6 +151,7 @@ impl Contents<'_> {
         let end = self.comparison.progressed.end;
         self.shared.sample.reached(self.partition, end, replay.closed_before_ms());
         self.compare_late(None).await?;
+        self.compare_quality().await?;
         self.compare_flags(None).await
     }
 
@@ -153,6 +168,7 @@ impl Contents<'_> {
         segment: &Segment,
         object: Option<Bytes>,
         replay: &mut Replay,
+        repeats: &mut Repeats,
     ) -> anyhow::Result<Result<(), String>> {
         let Some(object) = object else { return Ok(Err("it was listed, but is not there any more".to_owned())) };
         let reader = match SegmentReader::open(object, &self.shared.columns) {
@@ -166,7 +182,15 @@ impl Contents<'_> {
             replay.flags = Flags::AsStored(self.stored_flags(segment).await?);
         }
         let empty = Replay::new(self.shared.windows.clone(), Flags::AsStored(HashMap::new()), self.scope);
-        let mut work = SegmentWork { reader, replay: std::mem::replace(replay, empty), seen: 0, last_offset: None };
+        let mut work = SegmentWork {
+            sums: Sums { rejected: reader.footer.rejected.count(), ..Sums::default() },
+            reader,
+            replay: std::mem::replace(replay, empty),
+            repeats: std::mem::take(repeats),
+            seen: 0,
+            last_offset: None,
+        };
+        work.repeats.begin_segment(work.reader.footer.sequence.as_deref());
         let outcome = loop {
             let shared = Arc::clone(self.shared);
             let (partition, segment) = (self.partition, segment.clone());
@@ -183,8 +207,22 @@ impl Contents<'_> {
             }
         };
         *replay = work.replay;
+        *repeats = work.repeats;
         if outcome.is_err() {
             return Ok(outcome);
+        }
+        if let Some(silent_before_ms) = replay.silent_before_ms() {
+            repeats.forget_silent(silent_before_ms);
+        }
+        // Older versions of the program did not count.
+        if let Some(duplicates) = work.reader.footer.duplicates {
+            if duplicates != work.sums.duplicates {
+                let found = work.sums.duplicates;
+                return Ok(Err(format!("{found} rows are marked as duplicates, its footer says {duplicates}")));
+            }
+            let is_expired = segment.object.hour * HOUR_MS < self.shared.quality_expired_before_ms;
+            let Segment { start, end, .. } = *segment;
+            self.quality.push(ExpectedQuality { start, end, sums: work.sums, is_expired });
         }
         self.late.extend(replay.end_segment(segment.start, segment.end));
         self.take_flagged(replay);
@@ -199,6 +237,9 @@ impl Contents<'_> {
         }
         if self.late.len() >= ROWS_A_SLICE {
             self.compare_late(Some(end)).await?;
+        }
+        if self.quality.len() >= SEGMENTS_A_SLICE {
+            self.compare_quality().await?;
         }
         if self.flagged.len() >= ROWS_A_SLICE || self.segments_since_flags >= SEGMENTS_A_SLICE {
             self.compare_flags(Some(end)).await?;
@@ -269,6 +310,22 @@ impl Contents<'_> {
         Ok(())
     }
 
+    /// Quality of the segments since the last call.
+    async fn compare_quality(&mut self) -> anyhow::Result<()> {
+        let expected = std::mem::take(&mut self.quality);
+        let (Some(first), Some(last)) = (expected.first(), expected.last()) else { return Ok(()) };
+        let starts = if self.is_partial {
+            let starts: Vec<String> = expected.iter().map(|segment| segment.start.to_string()).collect();
+            format!("segment IN ({})", starts.join(", "))
+        } else {
+            format!("segment >= {} AND segment < {}", first.start, last.end)
+        };
+        let found = self.shared.hot.quality(self.partition, &starts).await?;
+        let Progressed { committed, end } = self.comparison.progressed;
+        quality::compare(&self.shared.report, self.partition, (committed, end), !self.is_partial, &expected, found);
+        Ok(())
+    }
+
     fn events_in_scope(&self) -> String {
         in_range("event_time", self.scope)
     }
@@ -305,6 +362,8 @@ impl Contents<'_> {
 struct SegmentWork {
     reader: SegmentReader,
     replay: Replay,
+    repeats: Repeats,
+    sums: Sums,
     /// Rows so far.
     seen: u64,
     last_offset: Option<i64>,
@@ -319,7 +378,15 @@ impl SegmentWork {
             let mut key = Vec::new();
             for row in 0..rows.len() {
                 let event = rows.event(row, &mut key)?;
-                self.replay.add(&key, &event);
+                let sensor = key.first().copied().unwrap_or_default();
+                let told = self.repeats.tell(sensor, &event);
+                self.sums.add(&event, rows.timestamps[row], told);
+                if event.is_marked != (told == Told::Duplicate) {
+                    tell_mark(shared, partition, sensor, &event);
+                }
+                if !event.is_marked {
+                    self.replay.add(&key, &event);
+                }
             }
             shared.progress.done(rows.len() as u64);
             if self.replay.waiting() >= ROWS_A_SLICE {
@@ -361,6 +428,17 @@ impl SegmentWork {
             Err(format!("{} rows can be read, its footer says {wanted}", self.seen))
         }
     }
+}
+
+fn tell_mark(shared: &Shared, partition: i32, sensor: &str, event: &ArchivedEvent) {
+    let ArchivedEvent { offset, sequence, is_marked, .. } = event;
+    let what = if *is_marked {
+        "is marked as a duplicate, but was not there before"
+    } else {
+        "was there before, but is not marked"
+    };
+    let sentence = format!("partition {partition}, offset {offset}: reading {sequence} of {sensor} {what}");
+    shared.report.differs(Check::Duplicates, Some(partition), *offset, sentence);
 }
 
 /// Date and hour of a key are those of the segment's first record.

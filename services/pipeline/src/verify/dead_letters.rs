@@ -136,6 +136,8 @@ mod tests {
             start: 10,
             end: 20,
             rows: 7,
+            sequence: None,
+            duplicates: Some(0),
             rejected: RejectedOffsets::from_json(json).unwrap(),
             digest: String::new(),
             reader_schema: String::new(),

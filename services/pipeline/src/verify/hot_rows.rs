@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kappa_core::rows::SeriesKey;
 
 use super::flags::Flagged;
+use super::quality::{FoundQuality, Sums};
 use super::scope::Scope;
 use crate::config::Config;
 use crate::ops::clickhouse_http::{ClickHouseError, ClickHouseHttp};
@@ -155,6 +156,36 @@ impl HotReader {
         Ok((rows, is_all))
     }
 
+    /// Quality of the segments of a partition whose starts satisfy `condition`.
+    pub(super) async fn quality(&self, partition: i32, condition: &str) -> anyhow::Result<Vec<FoundQuality>> {
+        let query = format!(
+            "SELECT toInt64(segment), toUInt64(min(version)), toUInt64(max(version)), toUInt64(sum(accepted)), \
+             toUInt64(sum(rejected)), toUInt64(sum(duplicates)), toUInt64(sum(bad_quality)), toInt64(sum(delay_sum_ms)), \
+             toInt64(maxIf(delay_max_ms, accepted > 0)), toInt64(sum(missing)), toUInt64(sum(restarts)) \
+             FROM `{database}`.quality_1m FINAL PREWHERE topic = {topic} AND `partition` = {partition} AND {condition} \
+             GROUP BY segment SETTINGS do_not_merge_across_partitions_select_final = 1 FORMAT RowBinary",
+            database = self.database,
+            topic = quoted(&self.topic),
+        );
+        let rows = self.rows(&query, |reader| {
+            Some(FoundQuality {
+                start: reader.i64()?,
+                versions: (reader.u64()?, reader.u64()?),
+                sums: Sums {
+                    accepted: reader.u64()?,
+                    rejected: reader.u64()?,
+                    duplicates: reader.u64()?,
+                    bad_quality: reader.u64()?,
+                    delay_sum_ms: reader.i64()?,
+                    delay_max_ms: reader.i64()?,
+                    missing: reader.i64()?,
+                    restarts: reader.u64()?,
+                },
+            })
+        });
+        rows.await.context("cannot read quality_1m")
+    }
+
     /// Windows through the view that people query.
     pub(super) async fn view<'a>(
         &self,
@@ -191,10 +222,10 @@ impl HotReader {
         rows.await.context("cannot read the view windows")
     }
 
-    /// How many rows `windows_1m` and `anomalies` have for each topic and partition.
+    /// How many rows the tables have for each topic and partition.
     pub(super) async fn owners(&self) -> anyhow::Result<BTreeMap<(String, i32), u64>> {
         let mut owners = BTreeMap::new();
-        for table in ["windows_1m", "anomalies"] {
+        for table in ["windows_1m", "anomalies", "quality_1m"] {
             let query = format!(
                 "SELECT toString(topic), toInt64(`partition`), count() FROM `{}`.{table} GROUP BY topic, `partition` \
                  FORMAT RowBinary",

@@ -30,7 +30,9 @@ pub(crate) mod listing;
 mod log;
 mod message;
 pub(crate) mod progress;
+mod quality;
 mod redrives;
+mod repeats;
 mod replay;
 pub(crate) mod report;
 mod scope;
@@ -104,6 +106,7 @@ struct Shared {
     scope: Scope,
     selected: BTreeSet<i32>,
     windows_expired_before_ms: i64,
+    quality_expired_before_ms: i64,
     anomalies_expired_before_ms: i64,
     /// Dead letters of hours before this one were purged on purpose.
     purged_before_hour: Option<i64>,
@@ -137,6 +140,7 @@ impl Shared {
             max_future_skew_ms: settings.time_limits.max_future_skew_ms,
             selected: selection.partitions.clone(),
             windows_expired_before_ms: horizon(hot.expired_before_ms("windows_1m").await?),
+            quality_expired_before_ms: horizon(hot.expired_before_ms("quality_1m").await?),
             anomalies_expired_before_ms: horizon(hot.expired_before_ms("anomalies").await?),
             hot,
             report: Report::default(),

@@ -173,14 +173,18 @@ impl Replay {
         rows
     }
 
+    /// Series that were not seen since are silent.
+    pub(super) fn silent_before_ms(&self) -> Option<i64> {
+        Some(self.watermark_ms?.saturating_sub(self.settings.forget_after_ms))
+    }
+
     /// A segment without events in scope, of which the largest event time is known.
     pub(super) fn skip_segment(&mut self, largest_time_ms: i64, end: i64) {
         self.advance_watermark(largest_time_ms, end - 1);
     }
 
     fn forget_silent_series(&mut self) {
-        let Some(watermark_ms) = self.watermark_ms else { return };
-        let horizon = watermark_ms.saturating_sub(self.settings.forget_after_ms);
+        let Some(horizon) = self.silent_before_ms() else { return };
         if !self.series.values().any(|series| series.last_time_ms < horizon) {
             return;
         }

@@ -24,6 +24,10 @@ pub(super) enum Check {
     View,
     /// Every flagged event is one that the detector flags in the archived stream.
     Anomalies,
+    /// Every duplicate, and nothing else, is marked in the archive.
+    Duplicates,
+    /// What the hot store says of the quality of each segment adds up.
+    Quality,
     /// The committed offset is not ahead of what is durable.
     Committed,
     /// Every reject is exactly once in the dead letters.
@@ -33,12 +37,14 @@ pub(super) enum Check {
 }
 
 impl Check {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Chain,
         Self::Log,
         Self::Windows,
         Self::View,
         Self::Anomalies,
+        Self::Duplicates,
+        Self::Quality,
         Self::Committed,
         Self::DeadLetters,
         Self::Strays,
@@ -51,6 +57,8 @@ impl Check {
             Self::Windows => "B  windows against the archive",
             Self::View => "B  the view `windows`",
             Self::Anomalies => "B  anomalies",
+            Self::Duplicates => "B  duplicates: all marked, nothing else",
+            Self::Quality => "B  quality of each segment",
             Self::Committed => "C  committed <= durable",
             Self::DeadLetters => "D  dead letters: every reject once",
             Self::Strays => "E  nothing else",

@@ -21,6 +21,9 @@ use crate::config::EventConfig;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8_192;
 
+/// The column that marks duplicates.
+const MARKS: &str = "_duplicate";
+
 /// Which columns make an event, from `[event]`.
 #[derive(Debug, Clone)]
 pub(super) struct EventColumns {
@@ -63,10 +66,11 @@ impl EventColumns {
         }
     }
 
-    fn names(&self) -> Vec<&str> {
+    /// Names of the columns to read. Older segments have no marks.
+    fn names<'a>(&'a self, sequence: Option<&'a str>, marks: Option<&'a str>) -> Vec<&'a str> {
         let key = self.key.iter().map(String::as_str);
         let others = [self.time.as_str(), self.value.as_str(), "_partition", "_offset", "_timestamp"];
-        key.chain(others).chain(self.quality.as_deref()).collect()
+        key.chain(others).chain(self.quality.as_deref()).chain(sequence).chain(marks).collect()
     }
 }
 
@@ -88,12 +92,14 @@ impl SegmentReader {
         let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(|error| error.to_string())?;
         let footer = SegmentFooter::from_metadata(builder.metadata()).map_err(|error| error.to_string())?;
         let columns = columns.in_segment(builder.schema());
-        for name in columns.names() {
+        let marks = builder.schema().field_with_name(MARKS).is_ok().then_some(MARKS);
+        let names = columns.names(footer.sequence.as_deref(), marks);
+        for name in &names {
             if builder.schema().field_with_name(name).is_err() {
                 return Err(format!("it has no column `{name}`"));
             }
         }
-        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.names());
+        let mask = ProjectionMask::columns(builder.parquet_schema(), names);
         let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
         let batches = batches.map_err(|error| error.to_string())?;
         Ok(Self { footer, batches, columns })
@@ -102,7 +108,8 @@ impl SegmentReader {
     /// The next rows; `None` behind the last.
     pub(super) fn next_rows(&mut self) -> Option<Result<Rows, String>> {
         let batch = self.batches.next()?;
-        Some(batch.map_err(|error| error.to_string()).and_then(|batch| Rows::new(&batch, &self.columns)))
+        let sequence = self.footer.sequence.as_deref();
+        Some(batch.map_err(|error| error.to_string()).and_then(|batch| Rows::new(&batch, &self.columns, sequence)))
     }
 }
 
@@ -114,13 +121,17 @@ pub(super) struct Rows {
     values: (Vec<f64>, ArrayRef),
     quality: Option<TextColumn>,
     bad_quality: String,
+    /// Empty where none are numbered.
+    sequences: Vec<i64>,
+    /// Empty where none are marked.
+    marks: Vec<bool>,
     pub(super) partitions: Vec<i32>,
     pub(super) offsets: Vec<i64>,
     pub(super) timestamps: Vec<i64>,
 }
 
 impl Rows {
-    fn new(batch: &RecordBatch, columns: &EventColumns) -> Result<Self, String> {
+    fn new(batch: &RecordBatch, columns: &EventColumns, sequence: Option<&str>) -> Result<Self, String> {
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"));
         let text = |name: &str| TextColumn::new(name, column(name)?);
         let times = column(&columns.time)?;
@@ -133,6 +144,8 @@ impl Rows {
             values: (doubles(&columns.value, values)?, values.clone()),
             quality: columns.quality.as_deref().map(text).transpose()?,
             bad_quality: columns.bad_quality.clone(),
+            sequences: sequence.map_or(Ok(Vec::new()), |name| integers(name, column(name)?))?,
+            marks: batch.column_by_name(MARKS).map_or(Ok(Vec::new()), |marks| booleans(MARKS, marks))?,
             partitions: partitions.values().to_vec(),
             offsets: offsets.values().to_vec(),
             timestamps: milliseconds("_timestamp", column("_timestamp")?)?,
@@ -163,6 +176,8 @@ impl Rows {
             time_ms: self.times.0[row],
             value,
             is_bad: quality.is_some_and(|quality| quality == self.bad_quality),
+            sequence: self.sequences.get(row).copied().unwrap_or_default(),
+            is_marked: self.marks.get(row).copied().unwrap_or_default(),
         })
     }
 }
@@ -211,6 +226,23 @@ fn milliseconds(name: &str, array: &ArrayRef) -> Result<Vec<i64>, String> {
     }
     let times = array.as_primitive_opt::<Int64Type>();
     Ok(times.ok_or_else(|| format!("its column `{name}` is of type {}, no time", array.data_type()))?.values().to_vec())
+}
+
+/// Zero for nulls.
+fn integers(name: &str, array: &ArrayRef) -> Result<Vec<i64>, String> {
+    if let Some(numbers) = array.as_primitive_opt::<Int64Type>() {
+        return Ok(numbers.iter().map(Option::unwrap_or_default).collect());
+    }
+    let numbers = array.as_primitive_opt::<Int32Type>();
+    let numbers = numbers.ok_or_else(|| format!("its column `{name}` is of type {}, no integer", array.data_type()))?;
+    Ok(numbers.iter().map(|number| number.map_or(0, i64::from)).collect())
+}
+
+fn booleans(name: &str, array: &ArrayRef) -> Result<Vec<bool>, String> {
+    let booleans = array.as_boolean_opt();
+    let booleans =
+        booleans.ok_or_else(|| format!("its column `{name}` is of type {}, no boolean", array.data_type()))?;
+    Ok(booleans.iter().map(Option::unwrap_or_default).collect())
 }
 
 fn doubles(name: &str, array: &ArrayRef) -> Result<Vec<f64>, String> {

@@ -8,6 +8,10 @@ pub(super) struct ArchivedEvent {
     pub(super) time_ms: i64,
     pub(super) value: f64,
     pub(super) is_bad: bool,
+    /// The sensor's number for it; none from below 1.
+    pub(super) sequence: i64,
+    /// Whether it is marked as a duplicate.
+    pub(super) is_marked: bool,
 }
 
 /// An event's place in its series: earlier times first; of equal ones the log decides.
@@ -133,6 +137,8 @@ mod tests {
             time_ms: *time_ms,
             value: *value,
             is_bad: false,
+            sequence: 0,
+            is_marked: false,
         });
         let mut totals = Totals::of(&events.next().expect("an event"), 0.0, false);
         events.for_each(|event| totals.add(&event, 0.0, false));

@@ -250,6 +250,8 @@ mod tests {
             time_ms: *time_ms,
             value: *value,
             is_bad: false,
+            sequence: 0,
+            is_marked: false,
         };
         let mut totals = Totals::of(&event(&events[0]), 0.0, false);
         events[1..].iter().for_each(|other| totals.add(&event(other), 0.0, false));

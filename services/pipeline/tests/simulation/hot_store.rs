@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use kappa_core::rows::{AnomalyRow, WindowRow};
-use kappa_pipeline::partition::seams::{HotRows, HotStore};
+use kappa_pipeline::partition::seams::{HotRows, HotStore, SegmentQuality};
 
 use crate::mutation::Mutation;
 use crate::world::{World, lock};
@@ -17,6 +17,8 @@ pub(crate) struct HotTables {
     pub(crate) windows: BTreeMap<RowKey, WindowRow>,
     /// By offset.
     pub(crate) anomalies: BTreeMap<i64, AnomalyRow>,
+    /// By segment, site, metric and minute.
+    pub(crate) quality: BTreeMap<(i64, String, String, i64), SegmentQuality>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +43,15 @@ impl SimHotStore {
                 )),
                 Some(old) if old.version > row.version => {}
                 _ => _ = tables.windows.insert(key, row.clone()),
+            }
+        }
+        for quality in &rows.quality {
+            let row = &quality.row;
+            let key = (quality.segment, row.site.to_string(), row.metric.to_string(), row.minute_ms);
+            if let Some(old) = tables.quality.insert(key, quality.clone())
+                && old != *quality
+            {
+                self.world.breaks(format!("two different rows of quality of one segment:\n{old:?}\n{quality:?}"));
             }
         }
         if self.world.breaks_rule(Mutation::LostAnomalies) {

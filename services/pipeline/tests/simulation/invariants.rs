@@ -27,6 +27,8 @@ struct Segment {
     footer: SegmentFooter,
     /// Offset and value of each row.
     rows: Vec<(i64, f64)>,
+    /// Offsets of the rows that are marked as duplicates.
+    duplicates: BTreeSet<i64>,
 }
 
 /// What is durable, to be compared with what is committed.
@@ -67,7 +69,7 @@ impl Durable {
                 return Err(format!("the rejects of [{start}, {}) are no dead letters", footer.end));
             }
             end = footer.end;
-            rows += footer.rows;
+            rows += footer.rows - footer.duplicates.unwrap_or_default();
         }
         if end != offset {
             return Err(format!("the archive ends at {end}"));
@@ -134,7 +136,9 @@ pub(crate) async fn check_all(
     let decided = check_chain(&segments, &records, first)?;
     check_rows(&segments, &records, &decided)?;
     check_dead_letters(store, &decided, &records).await?;
-    check_windows(&hot_store.tables, &records, &decided)?;
+    let duplicates = check_duplicates(&segments, &records, &decided)?;
+    check_windows(&hot_store.tables, &records, |offset| decided.contains_key(&offset) || duplicates.contains(&offset))?;
+    check_quality(&hot_store.tables, &segments)?;
     check_anomalies(&hot_store.tables, &records)?;
     check_snapshots(store, brokers.committed()).await?;
     world.count(|outcome| {
@@ -144,6 +148,7 @@ pub(crate) async fn check_all(
         let tables = lock(&hot_store.tables);
         outcome.late_rows = tables.windows.keys().filter(|key| key.2 != OWN_ROW).count() as u64;
         outcome.anomalies = tables.anomalies.len() as u64;
+        outcome.readings_again = duplicates.len() as u64;
     });
     Ok(())
 }
@@ -165,18 +170,21 @@ async fn read_archive(store: &InMemory) -> Result<BTreeMap<i64, Segment>, String
     for (key, content) in objects(store, "archive").await? {
         let builder = ParquetRecordBatchReaderBuilder::try_new(content).map_err(|error| format!("{key}: {error}"))?;
         let footer = SegmentFooter::from_metadata(builder.metadata()).map_err(|error| format!("{key}: {error}"))?;
-        let mut rows = Vec::new();
+        let (mut rows, mut duplicates) = (Vec::new(), BTreeSet::new());
         for batch in builder.build().map_err(|error| error.to_string())? {
             let batch = batch.map_err(|error| error.to_string())?;
             let column = |name: &str| batch.column_by_name(name).ok_or(format!("{key} has no {name}"));
             let offsets = column("_offset")?.as_primitive::<Int64Type>().values();
             let values = column("value")?.as_primitive::<Float64Type>().values();
             rows.extend(offsets.iter().copied().zip(values.iter().copied()));
+            let marks = column("_duplicate")?.as_boolean();
+            let marked = offsets.iter().zip(marks.iter()).filter(|(_, mark)| *mark == Some(true));
+            duplicates.extend(marked.map(|(offset, _)| *offset));
         }
         if !key.as_ref().ends_with(&format!("00000-{:020}.parquet", footer.start)) {
             return Err(format!("A: {key} holds the segment that starts at {}", footer.start));
         }
-        segments.insert(footer.start, Segment { footer, rows });
+        segments.insert(footer.start, Segment { footer, rows, duplicates });
     }
     Ok(segments)
 }
@@ -282,11 +290,69 @@ async fn check_dead_letters(
     Ok(())
 }
 
+/// B: what is marked is what came again, by the rules of `docs/architecture.md`, written down anew.
+fn check_duplicates(
+    segments: &BTreeMap<i64, Segment>,
+    records: &[SimRecord],
+    rejected: &BTreeMap<i64, String>,
+) -> Result<BTreeSet<i64>, String> {
+    struct Life {
+        numbers: BTreeSet<i64>,
+        newest_ms: i64,
+        since_ms: i64,
+    }
+    let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
+    let mut duplicates = BTreeSet::new();
+    for record in records.iter().filter(|record| !rejected.contains_key(&record.offset)) {
+        let Content::Reading { series, time_ms, number, .. } = &record.content else { continue };
+        let (time_ms, number) = (*time_ms, *number);
+        let life =
+            lives.entry(series).or_insert(Life { numbers: BTreeSet::new(), newest_ms: time_ms, since_ms: i64::MIN });
+        let highest = life.numbers.last().copied();
+        if time_ms < life.since_ms
+            || highest.is_some_and(|highest| number <= highest - 256 && time_ms <= life.newest_ms)
+        {
+            continue;
+        }
+        if highest.is_some_and(|highest| number <= highest) && time_ms > life.newest_ms {
+            *life = Life { numbers: BTreeSet::from([number]), newest_ms: time_ms, since_ms: time_ms };
+        } else if life.numbers.insert(number) {
+            life.newest_ms = life.newest_ms.max(time_ms);
+        } else {
+            duplicates.insert(record.offset);
+        }
+    }
+    let marked: BTreeSet<i64> = segments.values().flat_map(|segment| segment.duplicates.iter().copied()).collect();
+    if marked != duplicates {
+        let odd: Vec<_> = marked.symmetric_difference(&duplicates).collect();
+        return Err(format!("B: {odd:?} are marked and came not again, or the other way round"));
+    }
+    Ok(duplicates)
+}
+
+/// B: of each segment the quality adds up to its footer.
+fn check_quality(tables: &Mutex<HotTables>, segments: &BTreeMap<i64, Segment>) -> Result<(), String> {
+    let mut found: BTreeMap<i64, (u64, u64, u64)> = BTreeMap::new();
+    for quality in lock(tables).quality.values() {
+        let (counts, sums) = (&quality.row.counts, found.entry(quality.segment).or_default());
+        *sums = (sums.0 + counts.accepted, sums.1 + counts.duplicates, sums.2 + counts.rejected);
+    }
+    let sums_of = |segment: &Segment| {
+        let duplicates = segment.duplicates.len() as u64;
+        (segment.footer.rows - duplicates, duplicates, segment.footer.rejected.count())
+    };
+    let expected: BTreeMap<i64, _> = segments.iter().map(|(start, segment)| (*start, sums_of(segment))).collect();
+    if found != expected {
+        return Err(format!("B: the quality of the segments is {found:?}, not {expected:?}"));
+    }
+    Ok(())
+}
+
 /// B: windows equal a fold over the accepted records, written down anew.
 fn check_windows(
     tables: &Mutex<HotTables>,
     records: &[SimRecord],
-    rejected: &BTreeMap<i64, String>,
+    is_left_out: impl Fn(i64) -> bool,
 ) -> Result<(), String> {
     #[derive(Debug, Default, PartialEq)]
     struct Sums {
@@ -298,8 +364,8 @@ fn check_windows(
     }
     let mut expected: BTreeMap<(String, i64), Sums> = BTreeMap::new();
     let mut watermark = i64::MIN;
-    for record in records.iter().filter(|record| !rejected.contains_key(&record.offset)) {
-        let Content::Reading { series, time_ms, value } = &record.content else { continue };
+    for record in records.iter().filter(|record| !is_left_out(record.offset)) {
+        let Content::Reading { series, time_ms, value, .. } = &record.content else { continue };
         watermark = watermark.max(*time_ms);
         let start = time_ms.div_euclid(WINDOW_MS) * WINDOW_MS;
         let sums = expected.entry((series.clone(), start)).or_insert(Sums {
@@ -348,8 +414,11 @@ fn check_anomalies(tables: &Mutex<HotTables>, records: &[SimRecord]) -> Result<(
     for (offset, row) in &tables.anomalies {
         let found = records.iter().find(|record| record.offset == *offset).map(|record| &record.content);
         let series = row.series.parts().collect::<Vec<_>>().join("/");
-        let expected = Content::Reading { series: series.clone(), time_ms: row.event_time_ms, value: row.value };
-        if found != Some(&expected) {
+        let is_right = found.is_some_and(|content| {
+            let expected = (&series, &row.event_time_ms, &row.value);
+            matches!(content, Content::Reading { series, time_ms, value, .. } if (series, time_ms, value) == expected)
+        });
+        if !is_right {
             return Err(format!("B: the anomaly at {offset} is {row:?}, the record {found:?}"));
         }
         *rows.entry((series, row.event_time_ms.div_euclid(WINDOW_MS) * WINDOW_MS)).or_default() += 1;

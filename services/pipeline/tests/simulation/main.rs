@@ -77,7 +77,7 @@ fn every_seed_keeps_every_invariant() {
     assert!(total.crashes > seeds / 2 && total.zombies > seeds && total.pauses > seeds / 2, "{total:?}");
     assert!(total.adopted_segments > seeds / 2 && total.refused_commits > seeds / 2, "{total:?}");
     assert!(total.store_faults > seeds * 4 && total.duplicates > seeds / 4, "{total:?}");
-    assert!(total.late_rows > seeds && total.anomalies > seeds / 8, "{total:?}");
+    assert!(total.late_rows > seeds && total.anomalies > seeds / 8 && total.readings_again > seeds, "{total:?}");
 }
 
 const SEEDS_OF_A_NEW_TOPIC: u64 = 100;

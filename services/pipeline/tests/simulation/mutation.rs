@@ -3,9 +3,12 @@
 //! The protocol's own code stays as it is: each mutation makes a seam behave as if the rule were not kept, so that what
 //! can be observed is what the mutated protocol would do.
 
+use std::sync::Arc;
+
+use kappa_core::partition::PartitionState;
 use kappa_core::snapshot::SnapshotWriter;
 
-use crate::scenario::{LATENESS_MS, WINDOW_MS};
+use crate::scenario::{LATENESS_MS, WINDOW_MS, settings};
 
 /// A broken rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +31,12 @@ pub(crate) enum Mutation {
     CommitByAZombie,
     /// Flagged events are acknowledged and not written.
     LostAnomalies,
+    /// A replay begins without the readings that were there before the position that it begins at.
+    ReplayWithoutReadings,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::OverwritingPut,
         Self::UncheckedConflict,
         Self::CommitBeforeSnapshot,
@@ -41,7 +46,17 @@ impl Mutation {
         Self::VersionFromTheClock,
         Self::CommitByAZombie,
         Self::LostAnomalies,
+        Self::ReplayWithoutReadings,
     ];
+}
+
+/// A compressed snapshot with its readings taken out, otherwise as it was.
+pub(crate) fn without_readings(compressed: &[u8]) -> Option<Vec<u8>> {
+    let snapshot = zstd::decode_all(compressed).ok()?;
+    let mut settings = (*settings(1)).clone();
+    settings.event = settings.event.with_sequence(&settings.reader, None).ok()?;
+    let (state, _) = PartitionState::restore(Arc::new(settings), &snapshot).ok()?;
+    zstd::encode_all(state.snapshot().as_slice(), 1).ok()
 }
 
 /// A compressed snapshot with its watermark taken out, otherwise as it was.

@@ -13,7 +13,7 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::mutation::{Mutation, without_watermark};
+use crate::mutation::{Mutation, without_readings, without_watermark};
 use crate::world::{World, lock};
 
 #[derive(Debug, Clone)]
@@ -106,10 +106,13 @@ impl ObjectStore for SimStore {
             return serve(location, refused, options).await;
         }
         let found = self.inner.get_opts(location, options).await?;
-        if !self.world.breaks_rule(Mutation::ReplayWithoutWatermark) || !location.as_ref().ends_with(".snapshot") {
-            return Ok(found);
-        }
-        let mutated = without_watermark(&found.bytes().await?).ok_or_else(|| self.fault("not a snapshot"))?;
+        let mutations: [(Mutation, fn(&[u8]) -> Option<Vec<u8>>); 2] = [
+            (Mutation::ReplayWithoutWatermark, without_watermark),
+            (Mutation::ReplayWithoutReadings, without_readings),
+        ];
+        let broken = mutations.into_iter().find(|(rule, _)| self.world.breaks_rule(*rule));
+        let Some((_, without)) = broken.filter(|_| location.as_ref().ends_with(".snapshot")) else { return Ok(found) };
+        let mutated = without(&found.bytes().await?).ok_or_else(|| self.fault("not a snapshot"))?;
         serve(location, mutated.into(), GetOptions::default()).await
     }
 

@@ -6,7 +6,8 @@ use crate::world::World;
 pub(crate) const READER: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
     {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-    {"name": "value", "type": "double"}]}"#;
+    {"name": "value", "type": "double"},
+    {"name": "sequence", "type": "long"}]}"#;
 
 /// What the registry will say of the schema that a record names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) enum Content {
         series: String,
         time_ms: i64,
         value: f64,
+        /// What the sensor numbers it by. The same number again may be a duplicate, or a sensor that counts anew.
+        number: i64,
     },
     /// Refused for this reason whatever the registry says.
     Bad(&'static str),
@@ -60,7 +63,9 @@ pub(crate) fn make(world: &World, offset: i64) -> SimRecord {
         2 => Writer::Unknown,
         _ => Writer::Known,
     };
-    let series = format!("sensor-{}", world.below(5));
+    // The sensor follows from the number, so that a number that comes again is the same sensor's.
+    let number = (1 + offset - if world.happens(6) { world.below(60) as i64 } else { 0 }).max(1);
+    let series = format!("sensor-{}", number * 7 % 5);
     // Most on time, some late within the lateness of 2 s, some later than that.
     let late_ms = match world.below(10) {
         0 => world.below(20_000),
@@ -69,8 +74,8 @@ pub(crate) fn make(world: &World, offset: i64) -> SimRecord {
     };
     let time_ms = timestamp_ms - late_ms as i64;
     let value = (world.below(2_000) as f64 - 1_000.0) / 8.0 * if world.happens(1) { 1e4 } else { 1.0 };
-    let mut body = encode(&series, time_ms, value);
-    let mut content = Content::Reading { series: series.clone(), time_ms, value };
+    let mut body = encode(&series, time_ms, value, number);
+    let mut content = Content::Reading { series: series.clone(), time_ms, value, number };
     let mut value = None;
     match world.below(50) {
         0 => content = Content::Bad("tombstone"),
@@ -83,7 +88,7 @@ pub(crate) fn make(world: &World, offset: i64) -> SimRecord {
             content = Content::Bad("trailing_bytes");
         }
         3 => {
-            body = encode(&series, timestamp_ms + 3_600_000, 1.0);
+            body = encode(&series, timestamp_ms + 3_600_000, 1.0, number);
             content = Content::Bad("event_time_in_future");
         }
         _ => {}
@@ -97,12 +102,13 @@ pub(crate) fn make(world: &World, offset: i64) -> SimRecord {
     SimRecord { offset, timestamp_ms, key: series.into_bytes(), value, writer, content }
 }
 
-fn encode(series: &str, time_ms: i64, value: f64) -> Vec<u8> {
+fn encode(series: &str, time_ms: i64, value: f64, number: i64) -> Vec<u8> {
     let mut out = Vec::new();
     push_long(&mut out, series.len() as i64);
     out.extend_from_slice(series.as_bytes());
     push_long(&mut out, time_ms);
     out.extend_from_slice(&value.to_le_bytes());
+    push_long(&mut out, number);
     out
 }
 

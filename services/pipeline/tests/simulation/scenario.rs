@@ -53,6 +53,8 @@ pub(crate) struct Outcome {
     pub(crate) store_faults: u64,
     pub(crate) duplicates: u64,
     pub(crate) late_rows: u64,
+    /// Readings that came again.
+    pub(crate) readings_again: u64,
     pub(crate) anomalies: u64,
 }
 
@@ -71,6 +73,7 @@ impl Outcome {
             (&mut self.store_faults, other.store_faults),
             (&mut self.duplicates, other.duplicates),
             (&mut self.late_rows, other.late_rows),
+            (&mut self.readings_again, other.readings_again),
             (&mut self.anomalies, other.anomalies),
         ] {
             *sum += number;
@@ -371,13 +374,15 @@ async fn produce(world: Arc<World>, brokers: Arc<Brokers>, most_at_once: u64) {
     }
 }
 
-fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
+pub(crate) fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
     let reader = ReaderSchema::parse(records::READER).expect("the reader schema is valid");
     let key = ["sensor_id".to_owned()];
     Arc::new(PartitionSettings {
         topic: TOPIC.to_owned(),
         archive_schema: archive_schema(&reader),
-        event: EventFields::bind(&reader, &key, "event_time", "value", None).expect("the fields exist"),
+        event: EventFields::bind(&reader, &key, "event_time", "value", None)
+            .and_then(|event| event.with_sequence(&reader, Some("sequence")))
+            .expect("the fields exist"),
         reader,
         time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
         decode_limits: DecodeLimits::default(),

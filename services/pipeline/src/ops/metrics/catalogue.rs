@@ -76,6 +76,7 @@ metrics_table! {
         DEAD_LETTERS = "kappa_dead_letters_total", Counter, Count, ["topic", "reason"], "Records refused, by reason";
         REFUSED_SCHEMA_SEEN = "kappa_refused_schema_last_seen_timestamp_seconds", Gauge, Seconds, ["topic", "schema", "reason", "field", "rule"],
             "When a record was last refused because of its schema, as Unix time; with the field at fault and the rule that it breaks. Gone after an hour without one";
+        DUPLICATE_EVENTS = "kappa_duplicate_events_total", Counter, Count, ["topic"], "Readings that were there already: archived with a mark, in no window";
         LATE_EVENTS = "kappa_late_events_total", Counter, Count, ["topic"], "Events that came after their window had closed";
         ANOMALIES = "kappa_anomalies_total", Counter, Count, ["topic"], "Events flagged as anomalies";
         WINDOWS_WRITTEN = "kappa_windows_written_total", Counter, Count, ["topic"], "Window rows written to the hot store";

@@ -112,6 +112,7 @@ fn publish_totals(board: &StatusBoard) {
     let counts = [
         (EVENTS, &totals.events),
         (INPUT_BYTES, &totals.bytes_in),
+        (DUPLICATE_EVENTS, &totals.duplicate_events),
         (LATE_EVENTS, &totals.late_events),
         (ANOMALIES, &totals.anomalies),
         (WINDOWS_WRITTEN, &totals.windows_written),

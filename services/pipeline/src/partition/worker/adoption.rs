@@ -51,14 +51,16 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
     }
 
     /// Its rows were made by the reader schema that its footer names, and so must be what is counted of them: after an
-    /// upgrade of the reader these may differ, where a symbol has come that was the default before, say.
+    /// upgrade of the reader these may differ, where a symbol has come that was the default before, say. So it is with the
+    /// field that tells duplicates.
     fn read_by_schema_of(&mut self, footer: &SegmentFooter, key: &Path) -> Result<(), StoppedLoudly> {
         let own = &self.context.settings;
-        if footer.reader_schema == own.reader.json() {
+        if footer.reader_schema == own.reader.json() && footer.sequence.as_deref() == own.event.sequence_field() {
             return Ok(());
         }
         let reader = ReaderSchema::parse(&footer.reader_schema).map_err(|error| error.to_string());
-        let settings = reader.and_then(|reader| own.read_by(reader).map_err(|error| error.to_string()));
+        let settings = reader
+            .and_then(|reader| own.read_by(reader, footer.sequence.as_deref()).map_err(|error| error.to_string()));
         let settings = settings.map_err(|problem| StoppedLoudly::Contradiction {
             key: key.clone(),
             detail: format!("its reader schema cannot be read by: {problem}"),
@@ -68,7 +70,7 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
             topic,
             partition,
             offset,
-            "it was written by another version of the reader schema, which is used for it"
+            "it was written by another version of the reader schema, or of event.sequence, which is used for it"
         );
         self.state.switch_settings(Arc::new(settings));
         Ok(())
@@ -84,12 +86,15 @@ impl<R, H, C: WallClock, L: PartitionLog> Worker<'_, R, H, C, L> {
     /// Whether replaying the segment led to what its footer says.
     pub(super) fn check_adopted(&self, footer: &SegmentFooter, cut: &SegmentCut) -> Result<(), StoppedLoudly> {
         let replayed = footer_of(self.context, cut);
-        if replayed.is_same_segment(footer) && replayed.rows == footer.rows {
+        let has_same_marks = footer.duplicates.is_none_or(|duplicates| duplicates == cut.duplicates);
+        if replayed.is_same_segment(footer) && replayed.rows == footer.rows && has_same_marks {
             return Ok(());
         }
         let brief = |footer: &SegmentFooter| {
             let rejects = footer.rejected.count();
-            format!("end {}, {} rows, {rejects} rejects, digest {}", footer.end, footer.rows, footer.digest)
+            let SegmentFooter { end, rows, digest, .. } = footer;
+            let duplicates = footer.duplicates.unwrap_or_default();
+            format!("end {end}, {rows} rows, {duplicates} duplicates, {rejects} rejects, digest {digest}")
         };
         let detail = format!("its footer says {}; the log says {}", brief(footer), brief(&replayed));
         let key = archive_key(self.context, cut.start, cut.first_timestamp_ms);

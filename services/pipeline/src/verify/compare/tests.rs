@@ -8,7 +8,8 @@ const END: i64 = 150;
 
 /// Events at offsets 10 and `last`.
 fn expected(standing: Standing, last: i64) -> ExpectedRow {
-    let event = |offset, value| ArchivedEvent { offset, time_ms: offset, value, is_bad: false };
+    let event =
+        |offset, value| ArchivedEvent { offset, time_ms: offset, value, is_bad: false, sequence: 0, is_marked: false };
     let mut totals = Totals::of(&event(10, 1.0), 0.0, false);
     totals.add(&event(last, 3.0), 0.0, false);
     ExpectedRow { series: Arc::new(SeriesKey::new(["s"])), window_start_ms: 0, totals, standing }

@@ -20,7 +20,7 @@ fn replay() -> Replay {
 }
 
 fn event(offset: i64, time_ms: i64, value: f64) -> ArchivedEvent {
-    ArchivedEvent { offset, time_ms, value, is_bad: false }
+    ArchivedEvent { offset, time_ms, value, is_bad: false, sequence: 0, is_marked: false }
 }
 
 /// `(series, window start, count, sum, standing)`, in order.
@@ -189,7 +189,10 @@ impl Stream {
             _ => 20.0 + self.below(1_000) as f64 / 250.0 * if group == 0 { 0.0 } else { 1.0 },
         };
         let is_bad = self.below(9) == 0;
-        ([format!("s{}", group / 2), format!("m{}", group % 2)], ArchivedEvent { offset, time_ms, value, is_bad })
+        (
+            [format!("s{}", group / 2), format!("m{}", group % 2)],
+            ArchivedEvent { offset, time_ms, value, is_bad, sequence: 0, is_marked: false },
+        )
     }
 }
 
