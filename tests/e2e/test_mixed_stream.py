@@ -6,7 +6,9 @@ from collections import Counter
 
 from conftest import WorldMaker
 
+from blocks.readings import Verdict
 from blocks.verification import check_same_results
+from blocks.world import World
 
 
 def test_a_mixed_stream_is_found_again_exactly(make_world: WorldMaker) -> None:
@@ -24,8 +26,28 @@ def test_a_mixed_stream_is_found_again_exactly(make_world: WorldMaker) -> None:
     assert totals["events"] == len(world.sent.accepted())
     assert kappa.metric("kappa_dead_letters_total", topic=world.topic) == sum(expected.values())
     assert kappa.metric("kappa_events_total", topic=world.topic) == len(world.sent.accepted())
+    again = sum(verdict is Verdict.DUPLICATE for verdict, _ in world.sent.verdicts().values())
+    assert again > 100 and totals["duplicate_events"] == again
+    assert kappa.metric("kappa_duplicate_events_total", topic=world.topic) == again
     assert kappa.terminate() == 0
     world.verify_everything()
+    _check_the_view_of_quality(world)
+
+
+def _check_the_view_of_quality(world: World) -> None:
+    """Completeness, validity and freshness as people query them."""
+    rows = world.hot_store.query(f"SELECT * FROM {world.hot_store.database}.quality")
+    verdicts, rejected = world.sent.verdicts(), len(world.sent.rejected())
+    counted = len(world.sent.counted())
+    assert sum(int(row["accepted"]) for row in rows) == counted
+    assert sum(int(row["rejected"]) for row in rows) == rejected
+    assert sum(int(row["restarts"]) for row in rows) == sum(verdict is Verdict.RESTART for verdict, _ in verdicts.values())
+    for row in rows:
+        if int(row["expected"]):
+            assert abs(row["completeness"] - min(int(row["accepted"]) / int(row["expected"]), 1)) < 1e-9, row
+        assert 0 <= row["validity"] <= 1 and row["mean_delay_seconds"] <= row["max_delay_seconds"], row
+    wholly = world.hot_store.query(f"SELECT sum(accepted) / (sum(accepted) + sum(rejected)) AS validity FROM {world.hot_store.database}.quality")
+    assert abs(wholly[0]["validity"] - counted / (counted + rejected)) < 1e-9
 
 
 def test_a_backlog_is_found_again_exactly(make_world: WorldMaker) -> None:

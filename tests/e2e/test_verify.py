@@ -18,7 +18,7 @@ from blocks.object_store import Place, parquet_of
 from blocks.segment_keys import parse_segment_key
 from blocks.world import World
 
-TABLES = ("windows_1m", "anomalies")
+TABLES = ("windows_1m", "anomalies", "quality_1m")
 
 
 def test_damage_is_found_and_named(make_world: WorldMaker) -> None:
@@ -32,6 +32,9 @@ def test_damage_is_found_and_named(make_world: WorldMaker) -> None:
     assert examined["dead_letters"]["records equal to the log's"] == len(world.sent.rejected())
     assert examined["log"]["records"] == len(world.sent.accepted()) + len(world.sent.rejected())
     assert examined["windows"]["windows recomputed"] > 50 and examined["windows"]["late contributions recomputed"] > 10
+    again = len(world.sent.accepted()) - len(world.sent.counted())
+    assert examined["duplicates"] == {"readings": good["events"], "duplicates": again} and again > 10
+    assert examined["quality"]["rows"] > 50 and examined["quality"]["segments"] == len(world.archive_place.keys())
     assert examined["anomalies"]["flags recomputed"] > 0 and examined["view"]["windows in a sample"] > 20
 
     _damage_to_the_archive(world)
@@ -114,6 +117,11 @@ def _damage_to_the_archive(world: World) -> None:
         # Announced, it is no difference; what cannot be checked is said.
         expired = _verified(world, "--archive-expires")
         assert not expired["complete"] and any("older segments" in note for note in _check(expired, "chain")["notes"])
+    with _replaced(place, {second: _marks_exchanged(place.read(second))}):
+        told = _differing(world)["duplicates"]
+        assert "was there before, but is not marked" in told and "is marked as a duplicate, but was not there before" in told
+    with _replaced(place, {second: _marks_gone(place.read(second))}):
+        assert "0 rows are marked as duplicates, its footer says" in _differing(world)["chain"]
     other_hour = re.sub(r"hour=\d\d", "hour=00" if "hour=23" in last else "hour=23", last)
     with _replaced(place, {second: _changed_value(place.read(second)), other_hour: place.read(last)}):
         found = _differing(world)
@@ -164,6 +172,13 @@ def _damage_to_the_hot_store(world: World) -> None:
     late, late_missing = store.query(f"{rows} AND segment >= 0 ORDER BY sensor_id, metric, window_start LIMIT 2")
     flag, flag_missing = store.query(f"SELECT * FROM {store.database}.anomalies FINAL ORDER BY partition, offset LIMIT 2")
 
+    segments = store.query(f"SELECT DISTINCT segment FROM {store.database}.quality_1m WHERE partition = 0 ORDER BY segment LIMIT 3")
+    more, gone, other = (row["segment"] for row in segments)
+    _restore(world, "quality_1m", f"NOT (partition = 0 AND segment = {gone})")
+    one_of = f"partition = 0 AND segment = {{}} AND accepted > 0 ORDER BY minute, site, metric LIMIT 1"
+    _insert(world, "quality_1m", "accepted + 1 AS accepted, version + 1 AS version", one_of.format(more))
+    _insert(world, "quality_1m", "missing - 7 AS missing", one_of.format(other))
+    _insert(world, "quality_1m", "segment + 1 AS segment", one_of.format(other))
     _restore(world, "windows_1m", f"NOT ({_same_row(missing)}) AND NOT ({_same_row(late_missing)})")
     _restore(world, "anomalies", f"NOT ({_same_flag(flag_missing)})")
     for row, change in (
@@ -176,6 +191,11 @@ def _damage_to_the_hot_store(world: World) -> None:
         _insert(world, "windows_1m", change, _same_row(row))
     _insert(world, "anomalies", "offset - 1 AS offset", _same_flag(flag))
     found = _differing(world)
+    assert f"partition 0, segment {more}: site " in found["quality"] and ": its version is " in found["quality"], found
+    assert ": accepted " in found["quality"], found
+    assert f"partition 0, segment {gone}: quality_1m has no row of it" in found["quality"], found
+    assert f"partition 0, segment {other}: site " in found["quality"] and ": missing " in found["quality"], found
+    assert f"partition 0, segment {int(other) + 1}: quality_1m has rows of it, but there is no such segment" in found["quality"], found
     count, last_value = int(counted["count"]), moved["last_value"]
     assert f"{_place(counted)}: count {count} expected, {count + 1} found" in found["windows"], found
     assert f"{_place(moved)}: last_value {last_value}" in found["windows"], found
@@ -290,6 +310,20 @@ def _changed_value(content: bytes) -> bytes:
     table = parquet_of(content).read()
     values = table["value"].to_pylist()
     return _with_column(table, "value", [values[0] + 1, *values[1:]])
+
+
+def _marks_exchanged(content: bytes) -> bytes:
+    """The mark of a duplicate on its neighbour: as many as the footer says."""
+    table = parquet_of(content).read()
+    marks = table["_duplicate"].to_pylist()
+    at = next(row for row, (one, next_one) in enumerate(zip(marks, marks[1:], strict=False)) if one != next_one)
+    marks[at], marks[at + 1] = marks[at + 1], marks[at]
+    return _with_column(table, "_duplicate", marks)
+
+
+def _marks_gone(content: bytes) -> bytes:
+    table = parquet_of(content).read()
+    return _with_column(table, "_duplicate", [False] * len(table))
 
 
 def _with_column(table: pa.Table, name: str, values: list[object]) -> bytes:

@@ -180,6 +180,18 @@ fn quality_is_counted_by_site_metric_and_minute_of_arrival() {
 }
 
 #[test]
+fn a_site_that_only_a_refused_record_names_is_not_taken_for_the_next_one() {
+    let mut state = state(partition_settings(100, Some("sequence")));
+    let readings = [("a", 0, Some("north"), 1, 0, 0, f64::NAN), ("a", 0, Some("south"), 2, 0, 0, 1.0)];
+    process(&mut state, &batch(0, &readings));
+    let expected = [
+        row("north", "T", 0, QualityCounts { rejected: 1, ..Default::default() }),
+        row("south", "T", 0, QualityCounts { accepted: 1, ..Default::default() }),
+    ];
+    assert_eq!(state.cut().unwrap().quality, expected);
+}
+
+#[test]
 fn records_that_cannot_be_read_count_for_no_site() {
     let mut state = state(partition_settings(100, Some("sequence")));
     let mut poison = LogBatch::default();

@@ -9,6 +9,7 @@
 //! | [`registry`] | which schema they were written with |
 //! | [`kappa_core::decode`] | from Avro bytes to columns, one whole record or none |
 //! | [`kappa_core::contract`] | whether a record is a valid event |
+//! | [`kappa_core::duplicates`] | whether it was there already |
 //! | [`kappa_core::windows`], [`kappa_core::anomaly`] | what it adds to its window, and whether it is unusual |
 //! | [`partition`] | **the protocol**: segments, the five steps of a seal, adopting, restoring |
 //! | [`archive`] | segments as Parquet, and their footers |
@@ -18,7 +19,7 @@
 //!
 //! Around them: [`run`] composes all of it, [`config`] and [`cli`] are what a person touches, [`ops`] what an operator
 //! watches, [`verify`] the proof of it on anybody's data, [`dlq`] what becomes of the dead letters, [`demo`] the whole
-//! thing on a laptop. [`memory`] is the byte budget, [`storage`] patient create-only writes.
+//! thing on a laptop. [`memory`] is the byte budget, [`allocator`] where the bytes come from, [`storage`] patient create-only writes.
 //!
 //! The one idea: every output is a pure function of one partition's log prefix. `docs/architecture.md` has the rest.
 

@@ -86,13 +86,11 @@ impl Duplicates {
     ) -> Verdict {
         let known = self.of_series.get(series as usize).copied().filter(|known| *known != UNKNOWN);
         let index = known.unwrap_or_else(|| self.look_up(series, sensor()));
-        match self.seen.get_mut(index as usize) {
-            Some(seen) => seen.judge(number, time_ms),
-            None => {
-                self.seen.push(Seen::of_first(number, time_ms));
-                Verdict::New { missing: 0 }
-            }
+        if let Some(seen) = self.seen.get_mut(index as usize) {
+            return seen.judge(number, time_ms);
         }
+        self.seen.push(Seen::of_first(number, time_ms));
+        Verdict::New { missing: 0 }
     }
 
     /// Begins to load what [`Self::judge`] will need.

@@ -82,7 +82,9 @@ impl Quality {
 
     /// Counts a record that was decoded into a row, and then refused.
     pub fn refuse(&mut self, columns: &Columns, row: usize, arrived_ms: i64) {
-        self.cell(columns, row, arrived_ms).rejected += 1;
+        // Not by symbols: those that the record brought go with it, and will be others' then.
+        let cell = self.cell_of_texts(columns, row, arrived_ms.div_euclid(MINUTE_MS));
+        self.cells[cell as usize].rejected += 1;
     }
 
     /// Counts a record that could not be decoded.
@@ -159,8 +161,7 @@ impl Quality {
             (self.minute, self.generation, self.metric_bits) = (minute, generation, metric_bits);
             self.by_symbol.clear();
         }
-        let text = |column: Option<usize>| column.and_then(|column| columns.column(column).str_at(row)).unwrap_or("");
-        let cell = self.cell_by_name(text(self.columns.site), text(self.columns.metric), minute);
+        let cell = self.cell_of_texts(columns, row, minute);
         if let Some(place) = self.place(columns, row) {
             if place >= self.by_symbol.len() {
                 self.by_symbol.resize((place + 1).next_power_of_two(), UNKNOWN);
@@ -168,6 +169,11 @@ impl Quality {
             self.by_symbol[place] = cell;
         }
         &mut self.cells[cell as usize]
+    }
+
+    fn cell_of_texts(&mut self, columns: &Columns, row: usize, minute: i64) -> u32 {
+        let text = |column: Option<usize>| column.and_then(|column| columns.column(column).str_at(row)).unwrap_or("");
+        self.cell_by_name(text(self.columns.site), text(self.columns.metric), minute)
     }
 
     fn cell_by_name(&mut self, site: &str, metric: &str, minute: i64) -> u32 {

@@ -14,7 +14,7 @@ use super::dead_letters;
 use super::flags::{Flagged, Flags};
 use super::hot_rows::in_range;
 use super::listing;
-use super::quality::{self, ExpectedQuality, Sums};
+use super::quality::{Cells, ExpectedQuality, QualityComparison};
 use super::repeats::{Repeats, Told};
 use super::replay::{ExpectedRow, Replay};
 use super::report::{Check, shown_time};
@@ -46,6 +46,8 @@ struct Contents<'a> {
     segments_since_flags: usize,
     /// Segments whose quality waits to be compared.
     quality: Vec<ExpectedQuality>,
+    /// Their cells.
+    quality_cells: usize,
     /// Whether segments that were not gone through are between them.
     is_partial: bool,
 }
@@ -113,6 +115,7 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
         flagged_from: from_the_start,
         segments_since_flags: 0,
         quality: Vec::new(),
+        quality_cells: 0,
         is_partial,
     };
     let replay = Replay::new(shared.windows.clone(), flags, scope);
@@ -183,7 +186,8 @@ impl Contents<'_> {
         }
         let empty = Replay::new(self.shared.windows.clone(), Flags::AsStored(HashMap::new()), self.scope);
         let mut work = SegmentWork {
-            sums: Sums { rejected: reader.footer.rejected.count(), ..Sums::default() },
+            cells: Cells::default(),
+            duplicates: 0,
             reader,
             replay: std::mem::replace(replay, empty),
             repeats: std::mem::take(repeats),
@@ -216,13 +220,15 @@ impl Contents<'_> {
         }
         // Older versions of the program did not count.
         if let Some(duplicates) = work.reader.footer.duplicates {
-            if duplicates != work.sums.duplicates {
-                let found = work.sums.duplicates;
+            if duplicates != work.duplicates {
+                let found = work.duplicates;
                 return Ok(Err(format!("{found} rows are marked as duplicates, its footer says {duplicates}")));
             }
             let is_expired = segment.object.hour * HOUR_MS < self.shared.quality_expired_before_ms;
-            let Segment { start, end, .. } = *segment;
-            self.quality.push(ExpectedQuality { start, end, sums: work.sums, is_expired });
+            let Segment { start, end, rejects: rejected, .. } = *segment;
+            let cells = work.cells.by_name();
+            self.quality_cells += cells.len();
+            self.quality.push(ExpectedQuality { start, end, cells, rejected, is_expired });
         }
         self.late.extend(replay.end_segment(segment.start, segment.end));
         self.take_flagged(replay);
@@ -238,7 +244,7 @@ impl Contents<'_> {
         if self.late.len() >= ROWS_A_SLICE {
             self.compare_late(Some(end)).await?;
         }
-        if self.quality.len() >= SEGMENTS_A_SLICE {
+        if self.quality.len() >= SEGMENTS_A_SLICE || self.quality_cells >= ROWS_A_SLICE {
             self.compare_quality().await?;
         }
         if self.flagged.len() >= ROWS_A_SLICE || self.segments_since_flags >= SEGMENTS_A_SLICE {
@@ -313,6 +319,7 @@ impl Contents<'_> {
     /// Quality of the segments since the last call.
     async fn compare_quality(&mut self) -> anyhow::Result<()> {
         let expected = std::mem::take(&mut self.quality);
+        self.quality_cells = 0;
         let (Some(first), Some(last)) = (expected.first(), expected.last()) else { return Ok(()) };
         let starts = if self.is_partial {
             let starts: Vec<String> = expected.iter().map(|segment| segment.start.to_string()).collect();
@@ -322,7 +329,8 @@ impl Contents<'_> {
         };
         let found = self.shared.hot.quality(self.partition, &starts).await?;
         let Progressed { committed, end } = self.comparison.progressed;
-        quality::compare(&self.shared.report, self.partition, (committed, end), !self.is_partial, &expected, found);
+        let (report, partition, has_marks) = (&self.shared.report, self.partition, !self.is_partial);
+        QualityComparison { report, partition, committed, end, has_marks }.compare(&expected, found);
         Ok(())
     }
 
@@ -363,7 +371,9 @@ struct SegmentWork {
     reader: SegmentReader,
     replay: Replay,
     repeats: Repeats,
-    sums: Sums,
+    cells: Cells,
+    /// Rows that are marked.
+    duplicates: u64,
     /// Rows so far.
     seen: u64,
     last_offset: Option<i64>,
@@ -375,12 +385,13 @@ impl SegmentWork {
         while let Some(rows) = self.reader.next_rows() {
             let rows = rows?;
             self.check_rows(&rows, partition, segment)?;
-            let mut key = Vec::new();
+            let (mut key, duplicates_before) = (Vec::new(), self.duplicates);
             for row in 0..rows.len() {
                 let event = rows.event(row, &mut key)?;
                 let sensor = key.first().copied().unwrap_or_default();
                 let told = self.repeats.tell(sensor, &event);
-                self.sums.add(&event, rows.timestamps[row], told);
+                let (site, metric) = (rows.site(row), key.get(1).copied().unwrap_or_default());
+                self.count(site, metric, rows.timestamps[row], &event, told);
                 if event.is_marked != (told == Told::Duplicate) {
                     tell_mark(shared, partition, sensor, &event);
                 }
@@ -388,12 +399,19 @@ impl SegmentWork {
                     self.replay.add(&key, &event);
                 }
             }
+            shared.report.examined(Check::Duplicates, "readings", rows.len() as u64);
+            shared.report.examined(Check::Duplicates, "duplicates", self.duplicates - duplicates_before);
             shared.progress.done(rows.len() as u64);
             if self.replay.waiting() >= ROWS_A_SLICE {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    fn count(&mut self, site: &str, metric: &str, arrived_ms: i64, event: &ArchivedEvent, told: Told) {
+        self.duplicates += u64::from(event.is_marked);
+        self.cells.of(site, metric, arrived_ms).add(event, arrived_ms, told);
     }
 
     fn check_rows(&mut self, rows: &Rows, partition: i32, segment: &Segment) -> Result<(), String> {

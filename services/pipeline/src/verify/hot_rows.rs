@@ -159,21 +159,21 @@ impl HotReader {
     /// Quality of the segments of a partition whose starts satisfy `condition`.
     pub(super) async fn quality(&self, partition: i32, condition: &str) -> anyhow::Result<Vec<FoundQuality>> {
         let query = format!(
-            "SELECT toInt64(segment), toUInt64(min(version)), toUInt64(max(version)), toUInt64(sum(accepted)), \
-             toUInt64(sum(rejected)), toUInt64(sum(duplicates)), toUInt64(sum(bad_quality)), toInt64(sum(delay_sum_ms)), \
-             toInt64(maxIf(delay_max_ms, accepted > 0)), toInt64(sum(missing)), toUInt64(sum(restarts)) \
+            "SELECT toInt64(segment), toUInt64(version), toString(site), toString(metric), \
+             toUnixTimestamp64Milli(minute), toUInt64(accepted), toUInt64(duplicates), toUInt64(bad_quality), \
+             toInt64(delay_sum_ms), toInt64(delay_max_ms), toInt64(missing), toUInt64(restarts), toUInt64(rejected) \
              FROM `{database}`.quality_1m FINAL PREWHERE topic = {topic} AND `partition` = {partition} AND {condition} \
-             GROUP BY segment SETTINGS do_not_merge_across_partitions_select_final = 1 FORMAT RowBinary",
+             SETTINGS do_not_merge_across_partitions_select_final = 1 FORMAT RowBinary",
             database = self.database,
             topic = quoted(&self.topic),
         );
         let rows = self.rows(&query, |reader| {
             Some(FoundQuality {
-                start: reader.i64()?,
-                versions: (reader.u64()?, reader.u64()?),
+                segment: reader.i64()?,
+                version: reader.u64()?,
+                cell: (reader.text()?.to_owned(), reader.text()?.to_owned(), reader.i64()?),
                 sums: Sums {
                     accepted: reader.u64()?,
-                    rejected: reader.u64()?,
                     duplicates: reader.u64()?,
                     bad_quality: reader.u64()?,
                     delay_sum_ms: reader.i64()?,
@@ -181,6 +181,7 @@ impl HotReader {
                     missing: reader.i64()?,
                     restarts: reader.u64()?,
                 },
+                rejected: reader.u64()?,
             })
         });
         rows.await.context("cannot read quality_1m")

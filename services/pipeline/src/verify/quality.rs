@@ -1,16 +1,21 @@
-//! (B) Quality: what the hot store says of each segment adds up to what its rows and footer say.
+//! (B) Quality: what the hot store says of each segment, by site, metric and minute of arrival, is what its rows say; what it says of
+//! rejected records adds up to its footer.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
 
 use super::repeats::Told;
-use super::report::{Check, Report};
+use super::report::{Check, Report, shown_time};
 use super::totals::ArchivedEvent;
 
-/// What one segment brought.
+/// Site, metric, and the minute of arrival, milliseconds since the epoch.
+pub(super) type Cell = (String, String, i64);
+
+/// What one segment brought of one cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) accepted: u64,
-    pub(super) rejected: u64,
     pub(super) duplicates: u64,
     pub(super) bad_quality: u64,
     pub(super) delay_sum_ms: i64,
@@ -38,10 +43,9 @@ impl Sums {
         self.bad_quality += u64::from(event.is_bad);
     }
 
-    fn fields(&self) -> [(&'static str, i64); 8] {
+    fn fields(&self) -> [(&'static str, i64); 7] {
         [
             ("accepted", self.accepted as i64),
-            ("rejected", self.rejected as i64),
             ("duplicates", self.duplicates as i64),
             ("bad_quality", self.bad_quality as i64),
             ("delay_sum_ms", self.delay_sum_ms),
@@ -52,68 +56,134 @@ impl Sums {
     }
 }
 
+/// What one segment brought, so far.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    /// By minute, site and metric: in that order, so that a row costs no allocation.
+    by_minute: HashMap<i64, HashMap<String, HashMap<String, Sums>>>,
+}
+
+impl Cells {
+    pub(super) fn of(&mut self, site: &str, metric: &str, arrived_ms: i64) -> &mut Sums {
+        let minute_ms = arrived_ms - arrived_ms.rem_euclid(60_000);
+        self.by_minute.entry(minute_ms).or_default().entry_ref(site).or_default().entry_ref(metric).or_default()
+    }
+
+    pub(super) fn by_name(self) -> BTreeMap<Cell, Sums> {
+        let sites = self
+            .by_minute
+            .into_iter()
+            .flat_map(|(minute_ms, sites)| sites.into_iter().map(move |(site, metrics)| (minute_ms, site, metrics)));
+        let cells = sites.flat_map(|(minute_ms, site, metrics)| {
+            metrics.into_iter().map(move |(metric, sums)| ((site.clone(), metric, minute_ms), sums))
+        });
+        cells.collect()
+    }
+}
+
 /// A segment with what it should have brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExpectedQuality {
     pub(super) start: i64,
     pub(super) end: i64,
-    pub(super) sums: Sums,
+    /// Cells that it has rows of.
+    pub(super) cells: BTreeMap<Cell, Sums>,
+    pub(super) rejected: u64,
     /// Whether its rows may have expired.
     pub(super) is_expired: bool,
 }
 
-/// What the hot store has of a segment.
+/// A row of the hot store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundQuality {
-    pub(super) start: i64,
-    /// Smallest and largest of its rows.
-    pub(super) versions: (u64, u64),
+    pub(super) segment: i64,
+    pub(super) version: u64,
+    pub(super) cell: Cell,
     pub(super) sums: Sums,
+    pub(super) rejected: u64,
 }
 
-/// Compares segments of one partition. `has_marks`: whether missing readings and restarts were told again; `end`: where the
-/// archive ends.
-pub(super) fn compare(
-    report: &Report,
-    partition: i32,
-    (committed, end): (i64, i64),
-    has_marks: bool,
-    expected: &[ExpectedQuality],
-    found: Vec<FoundQuality>,
-) {
-    let differs = |segment: i64, sentence: String| {
-        let sentence = format!("partition {partition}, segment {segment}: {sentence}");
-        report.differs(Check::Quality, Some(partition), segment, sentence);
-    };
-    let mut found: HashMap<i64, FoundQuality> = found.into_iter().map(|found| (found.start, found)).collect();
-    for expected in expected {
-        let Some(found) = found.remove(&expected.start) else {
-            if !expected.is_expired && expected.end <= committed {
-                differs(expected.start, "quality_1m has no row of it, though it is committed".to_owned());
+/// Compares segments of one partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QualityComparison<'a> {
+    pub(super) report: &'a Report,
+    pub(super) partition: i32,
+    /// Everything before this position is written.
+    pub(super) committed: i64,
+    /// The archive was read up to here.
+    pub(super) end: i64,
+    /// Whether missing readings and restarts were told again.
+    pub(super) has_marks: bool,
+}
+
+impl QualityComparison<'_> {
+    pub(super) fn compare(&self, expected: &[ExpectedQuality], found: Vec<FoundQuality>) {
+        let mut by_segment: HashMap<i64, Vec<FoundQuality>> = HashMap::new();
+        for row in found {
+            by_segment.entry(row.segment).or_default().push(row);
+        }
+        for expected in expected {
+            match by_segment.remove(&expected.start) {
+                Some(found) => self.segment(expected, found),
+                None if !expected.is_expired && expected.end <= self.committed => {
+                    self.differs(expected.start, "quality_1m has no row of it, though it is committed");
+                }
+                None => {}
             }
-            continue;
-        };
-        report.examined(Check::Quality, "segments", 1);
+        }
+        for surplus in by_segment.into_keys().filter(|start| *start < self.end) {
+            self.differs(surplus, "quality_1m has rows of it, but there is no such segment");
+        }
+    }
+
+    fn segment(&self, expected: &ExpectedQuality, found: Vec<FoundQuality>) {
+        self.report.examined(Check::Quality, "segments", 1);
+        self.report.examined(Check::Quality, "rows", found.len() as u64);
         if expected.is_expired {
-            continue;
+            return;
         }
-        let version = expected.end as u64;
-        if found.versions != (version, version) {
-            differs(expected.start, format!("its rows have the versions {:?}, it ends at {version}", found.versions));
+        let (start, end) = (expected.start, expected.end as u64);
+        let rejected: u64 = found.iter().map(|row| row.rejected).sum();
+        if rejected != expected.rejected {
+            self.differs(start, &format!("rejected {} expected, {rejected} found", expected.rejected));
         }
-        let pairs = expected.sums.fields().into_iter().zip(found.sums.fields());
+        let mut cells = expected.cells.clone();
+        for row in found {
+            if row.version != end {
+                self.differs(
+                    start,
+                    &format!("{}: its version is {}, the segment ends at {end}", shown(&row.cell), row.version),
+                );
+            }
+            // A cell of nothing but rejected records is not known from the archive.
+            let sums = cells.remove(&row.cell).unwrap_or_default();
+            if let Some(sentence) = self.differing(&sums, &row.sums) {
+                self.differs(start, &format!("{}: {sentence}", shown(&row.cell)));
+            }
+        }
+        for cell in cells.keys() {
+            self.differs(start, &format!("{}: the row is missing", shown(cell)));
+        }
+    }
+
+    fn differing(&self, expected: &Sums, found: &Sums) -> Option<String> {
+        let pairs = expected.fields().into_iter().zip(found.fields());
         let differing: Vec<String> = pairs
-            .filter(|((name, _), _)| has_marks || !matches!(*name, "missing" | "restarts"))
+            .filter(|((name, _), _)| self.has_marks || !matches!(*name, "missing" | "restarts"))
             .filter(|((_, expected), (_, found))| expected != found)
             .map(|((name, expected), (_, found))| format!("{name} {expected} expected, {found} found"))
             .collect();
-        if !differing.is_empty() {
-            differs(expected.start, differing.join("; "));
-        }
+        (!differing.is_empty()).then(|| differing.join("; "))
     }
-    for surplus in found.into_values().filter(|found| found.start < end) {
-        differs(surplus.start, "quality_1m has rows of it, but there is no such segment".to_owned());
+
+    fn differs(&self, segment: i64, sentence: &str) {
+        let sentence = format!("partition {}, segment {segment}: {sentence}", self.partition);
+        self.report.differs(Check::Quality, Some(self.partition), segment, sentence);
     }
+}
+
+fn shown((site, metric, minute_ms): &Cell) -> String {
+    format!("site {site:?}, {metric}, {}", shown_time(*minute_ms))
 }
 
 #[cfg(test)]
@@ -122,59 +192,66 @@ mod tests {
 
     use super::*;
 
+    fn cell(site: &str) -> Cell {
+        (site.to_owned(), "T".to_owned(), 60_000)
+    }
+
     fn sums() -> Sums {
-        Sums {
-            accepted: 5,
-            rejected: 1,
-            duplicates: 2,
-            delay_sum_ms: 50,
-            delay_max_ms: 20,
-            missing: 3,
-            ..Sums::default()
-        }
+        Sums { accepted: 5, duplicates: 2, delay_sum_ms: 50, delay_max_ms: 20, missing: 3, ..Sums::default() }
     }
 
     fn expected(start: i64) -> ExpectedQuality {
-        ExpectedQuality { start, end: start + 10, sums: sums(), is_expired: false }
+        let cells = BTreeMap::from([(cell("north"), sums())]);
+        ExpectedQuality { start, end: start + 10, cells, rejected: 1, is_expired: false }
     }
 
-    fn found(start: i64) -> FoundQuality {
-        FoundQuality { start, versions: (start as u64 + 10, start as u64 + 10), sums: sums() }
+    fn found(start: i64) -> Vec<FoundQuality> {
+        let row = |site: &str, sums: Sums, rejected| {
+            let version = start as u64 + 10;
+            FoundQuality { segment: start, version, cell: cell(site), sums, rejected }
+        };
+        vec![row("north", sums(), 0), row("", Sums::default(), 1)]
     }
 
     fn differences(expected: &[ExpectedQuality], found: Vec<FoundQuality>, committed: i64, has_marks: bool) -> usize {
         let report = Report::default();
-        compare(&report, 0, (committed, 20), has_marks, expected, found);
+        let comparison = QualityComparison { report: &report, partition: 0, committed, end: 20, has_marks };
+        comparison.compare(expected, found);
         let told = report.finish(String::new(), 0, Duration::ZERO).to_string();
         told.lines().filter(|line| line.trim().starts_with("- ")).count()
     }
 
     #[test]
     fn what_agrees_is_no_difference() {
-        assert_eq!(differences(&[expected(0), expected(10)], vec![found(10), found(0)], 20, true), 0);
+        assert_eq!(differences(&[expected(0), expected(10)], [found(10), found(0)].concat(), 20, true), 0);
     }
 
     #[test]
     fn each_field_counts() {
-        let changes: [fn(&mut FoundQuality); 6] = [
-            |found| found.sums.accepted += 1,
-            |found| found.sums.rejected -= 1,
-            |found| found.sums.duplicates = 0,
-            |found| found.sums.delay_max_ms = 0,
-            |found| found.sums.missing = 0,
-            |found| found.versions.0 -= 1,
+        let changes: [fn(&mut Vec<FoundQuality>); 8] = [
+            |found| found[0].sums.accepted += 1,
+            |found| found[1].rejected += 1,
+            |found| found[0].sums.duplicates = 0,
+            |found| found[0].sums.delay_max_ms = 0,
+            |found| found[0].sums.missing = 0,
+            |found| found[0].version -= 1,
+            |found| found[1].sums.accepted += 1,
+            |found| drop(found.remove(0)),
         ];
         for (index, change) in changes.into_iter().enumerate() {
             let mut found = found(0);
             change(&mut found);
-            assert_eq!(differences(&[expected(0)], vec![found.clone()], 20, true), 1, "change {index}");
+            assert_eq!(differences(&[expected(0)], found.clone(), 20, true), 1, "change {index}");
             let is_told_again = index == 4;
-            assert_eq!(
-                differences(&[expected(0)], vec![found], 20, false),
-                usize::from(!is_told_again),
-                "change {index}"
-            );
+            assert_eq!(differences(&[expected(0)], found, 20, false), usize::from(!is_told_again), "change {index}");
         }
+    }
+
+    #[test]
+    fn what_is_counted_for_another_site_is_a_difference_of_both() {
+        let mut found = found(0);
+        found[0].cell = cell("south");
+        assert_eq!(differences(&[expected(0)], found, 20, true), 2);
     }
 
     #[test]
@@ -187,7 +264,7 @@ mod tests {
 
     #[test]
     fn rows_of_no_segment_are_told_unless_they_may_be_newer() {
-        assert_eq!(differences(&[], vec![found(7)], 20, true), 1);
-        assert_eq!(differences(&[], vec![found(20)], 20, true), 0);
+        assert_eq!(differences(&[], found(7), 20, true), 1);
+        assert_eq!(differences(&[], found(20), 20, true), 0);
     }
 }

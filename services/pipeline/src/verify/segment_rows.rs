@@ -32,13 +32,14 @@ pub(super) struct EventColumns {
     value: String,
     quality: Option<String>,
     bad_quality: String,
+    site: Option<String>,
     /// Names that these fields had in earlier versions of the reader schema.
     former: HashMap<String, Vec<String>>,
 }
 
 impl EventColumns {
     pub(super) fn new(event: &EventConfig, reader: &ReaderSchema) -> Self {
-        let fields = event.key.iter().chain([&event.time, &event.value]).chain(&event.quality);
+        let fields = event.key.iter().chain([&event.time, &event.value]).chain(&event.quality).chain(&event.site);
         Self {
             former: fields.map(|field| (field.clone(), reader.aliases_of(field).to_vec())).collect(),
             key: event.key.clone(),
@@ -46,6 +47,7 @@ impl EventColumns {
             value: event.value.clone(),
             quality: event.quality.clone(),
             bad_quality: event.bad_quality.clone(),
+            site: event.site.clone(),
         }
     }
 
@@ -62,6 +64,7 @@ impl EventColumns {
             time: find(&self.time),
             value: find(&self.value),
             quality: self.quality.as_ref().map(find).filter(|name| has(&name)),
+            site: self.site.as_ref().map(find).filter(|name| has(&name)),
             ..self.clone()
         }
     }
@@ -70,7 +73,8 @@ impl EventColumns {
     fn names<'a>(&'a self, sequence: Option<&'a str>, marks: Option<&'a str>) -> Vec<&'a str> {
         let key = self.key.iter().map(String::as_str);
         let others = [self.time.as_str(), self.value.as_str(), "_partition", "_offset", "_timestamp"];
-        key.chain(others).chain(self.quality.as_deref()).chain(sequence).chain(marks).collect()
+        let optional = [self.quality.as_deref(), self.site.as_deref(), sequence, marks];
+        key.chain(others).chain(optional.into_iter().flatten()).collect()
     }
 }
 
@@ -121,6 +125,7 @@ pub(super) struct Rows {
     values: (Vec<f64>, ArrayRef),
     quality: Option<TextColumn>,
     bad_quality: String,
+    sites: Option<TextColumn>,
     /// Empty where none are numbered.
     sequences: Vec<i64>,
     /// Empty where none are marked.
@@ -144,6 +149,7 @@ impl Rows {
             values: (doubles(&columns.value, values)?, values.clone()),
             quality: columns.quality.as_deref().map(text).transpose()?,
             bad_quality: columns.bad_quality.clone(),
+            sites: columns.site.as_deref().map(text).transpose()?,
             sequences: sequence.map_or(Ok(Vec::new()), |name| integers(name, column(name)?))?,
             marks: batch.column_by_name(MARKS).map_or(Ok(Vec::new()), |marks| booleans(MARKS, marks))?,
             partitions: partitions.values().to_vec(),
@@ -154,6 +160,11 @@ impl Rows {
 
     pub(super) fn len(&self) -> usize {
         self.offsets.len()
+    }
+
+    /// Where the sensor of a row stands; empty where the event does not say.
+    pub(super) fn site(&self, row: usize) -> &str {
+        self.sites.as_ref().and_then(|sites| sites.get(row)).unwrap_or_default()
     }
 
     /// The event of a row; its key goes into `key`. An accepted record has all of it.
