@@ -444,6 +444,7 @@ impl Target for Footer {
             rejected,
             digest: "00112233445566778899aabbccddeeff".to_owned(),
             reader_schema: "{}".to_owned(),
+            contract: None,
         };
         let properties = WriterProperties::builder().set_key_value_metadata(Some(footer.key_values())).build();
         let schema = Arc::new(arrow_schema::Schema::new(vec![Field::new("a", DataType::Int32, false)]));

@@ -15,6 +15,7 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaSt
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kappa_core::anomaly::{AnomalyDetector, ConfiguredDetector, Robust};
 use kappa_core::archive::archive_schema;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, RejectedOffsets, WriterSchema};
@@ -42,6 +43,7 @@ fn settings() -> Arc<PartitionSettings> {
         event: EventFields::bind(&reader, &key, "event_time", "value", Some(("quality", "BAD"))).unwrap(),
         reader,
         time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        contract: ContractRules::default(),
         decode_limits: DecodeLimits::default(),
         windows: window_settings(),
         detector: detector(),
@@ -248,6 +250,7 @@ fn archive(criterion: &mut Criterion) {
         rejected: RejectedOffsets::default(),
         digest: String::new(),
         reader_schema: String::new(),
+        contract: None,
     };
     let encode = || {
         let mut encoder = SegmentEncoder::new(SegmentFile::new(format.clone()), EncoderLane::Inline, &budget);

@@ -25,6 +25,8 @@ class Segment:
     rejects: Mapping[int, str]
     rows: list[dict[str, object]]
     reader: Mapping[str, object]
+    # The data contract in force, and a fingerprint of its rules.
+    contract: str | None
 
 
 @dataclass
@@ -61,7 +63,7 @@ def _read_segment(
     pairs |= {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
     footer = {name.removeprefix("kappa."): value for name, value in pairs.items() if name.startswith("kappa.")}
     expected = {"topic", "partition", "start_offset", "end_offset", "rows", "rejects", "digest", "reader_schema", "version"}
-    assert set(footer) == expected, f"{key} has the footer keys {sorted(footer)}"
+    assert set(footer) - {"contract"} == expected, f"{key} has the footer keys {sorted(footer)}"
     assert footer["topic"] == parsed.topic == topic, f"{key} is of topic {footer['topic']}"
     assert int(footer["partition"]) == parsed.partition, f"{key} says partition {footer['partition']}"
     assert int(footer["start_offset"]) == parsed.start, f"{key} says it starts at {footer['start_offset']}"
@@ -74,7 +76,7 @@ def _read_segment(
         first + step: reason for first, count, reason in json.loads(footer["rejects"]) for step in range(count)
     }
     rows = python_rows(file.read()) if with_rows else []
-    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), rejects, rows, reader)
+    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), rejects, rows, reader, footer.get("contract"))
 
 
 def check_chain(archive: Archive, sent: SentLog, up_to: Mapping[int, int] | None = None) -> None:

@@ -24,6 +24,8 @@ pub use segment::{RejectCause, RejectedRecords, SegmentCut};
 
 use crate::anomaly::ConfiguredDetector;
 use crate::archive::{MetadataColumns, archive_schema};
+use crate::contract::judge::RuleJudge;
+use crate::contract::rules::ContractRules;
 use crate::contract::{EventFields, NoSuchField, TimeLimits};
 use crate::decode::{Columns, DecodeLimits, Decoder, ReaderSchema, SchemaReference};
 use crate::reject::Reject;
@@ -50,6 +52,8 @@ pub struct PartitionSettings {
     pub event: EventFields,
     /// Bounds on event times.
     pub time_limits: TimeLimits,
+    /// The rules of the data contract; none where there is none.
+    pub contract: ContractRules,
     /// Bounds on what a record may hold.
     pub decode_limits: DecodeLimits,
     /// How windows are cut.
@@ -65,10 +69,12 @@ pub struct PartitionSettings {
 }
 
 impl PartitionSettings {
-    /// The same, but for the reader schema: another version of it.
+    /// The same, but for the reader schema: another version of it. For segments that are gone through again by the
+    /// verdicts in their footers, so no rule of the contract is judged.
     pub fn read_by(&self, reader: ReaderSchema) -> Result<Self, NoSuchField> {
         let event = self.event.in_version(&self.reader, &reader)?;
-        Ok(Self { archive_schema: archive_schema(&reader), event, reader, ..self.clone() })
+        let contract = ContractRules::default();
+        Ok(Self { archive_schema: archive_schema(&reader), event, reader, contract, ..self.clone() })
     }
 }
 
@@ -147,6 +153,7 @@ pub struct PartitionState {
     columns: Columns,
     metadata: MetadataColumns,
     lookup: SeriesLookup,
+    judge: RuleJudge,
     sites: SensorSites,
     windows: Windows,
     /// Events of the records just decoded, about to be added to the windows.
@@ -180,6 +187,7 @@ impl PartitionState {
             columns: settings.reader.new_columns(&settings.decode_limits).with_hash_seed(settings.hash_seed),
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
+            judge: RuleJudge::new(settings.contract.clone()),
             sites: SensorSites::new(site_columns, settings.hash_seed),
             windows: Windows::new(settings.windows.clone(), settings.detector.clone(), settings.hash_seed),
             events: Vec::new(),
@@ -239,6 +247,7 @@ impl PartitionState {
         self.settings = fresh.settings;
         self.columns = fresh.columns;
         self.lookup = fresh.lookup;
+        self.judge = fresh.judge;
         self.sites = fresh.sites;
         // Compiled against the other.
         self.writers.clear();
@@ -287,6 +296,7 @@ impl PartitionState {
         self.sites.rows_are_gone();
         let (decoded, extra) = self.columns.take();
         self.lookup.follow_dictionaries(&self.columns);
+        self.judge.follow_dictionaries(&self.columns);
         self.metadata.finish(&self.settings.archive_schema, decoded, extra).map(Some)
     }
 
@@ -303,6 +313,12 @@ impl PartitionState {
     /// The records rejected since the last call, for the dead letters of the open segment.
     pub fn take_rejects(&mut self) -> RejectedRecords {
         std::mem::take(&mut self.segment.rejects)
+    }
+
+    /// How many accepted records broke a rule of the contract that only warns, since the last call, by the rule's name.
+    /// Those of a segment that is gone through again are not judged.
+    pub fn take_warnings(&mut self) -> Vec<(String, u64)> {
+        self.judge.take_warnings()
     }
 
     /// Whether the open segment holds a decision that is not a function of the log alone: the registry did not know a
@@ -413,6 +429,7 @@ impl PartitionState {
     /// Bytes held, for the memory budget.
     pub fn memory(&self) -> usize {
         let rejects = self.segment.rejects.memory() + self.segment.rejected_offsets.memory();
-        self.windows.memory() + self.columns.memory() + self.lookup.memory() + self.sites.memory() + rejects
+        let lookups = self.lookup.memory() + self.judge.memory() + self.sites.memory();
+        self.windows.memory() + self.columns.memory() + lookups + rejects
     }
 }

@@ -112,16 +112,31 @@ impl PartitionState {
         let event = match settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits) {
             Ok(event) => event,
             Err(reject) => {
-                self.columns.truncate(row);
+                self.take_back(row);
                 return Err(Refusal::Rejected(reject, schema_id));
             }
         };
+        // The contract may have been another one when a segment was sealed that is gone through again.
+        if self.replay.is_none()
+            && let Err(reject) = self.judge.judge(&self.columns, row)
+        {
+            self.take_back(row);
+            return Err(Refusal::Rejected(reject, schema_id));
+        }
+        let settings = &self.settings;
         let key_field = settings.event.key_columns().next().map(|column| self.columns.column(column));
         let repeats_key_field = record.key.zip(key_field).is_some_and(|(key, field)| field.is_text(row, key));
         self.metadata.append(record, schema_id, repeats_key_field);
         let place = self.lookup.place_of(&self.columns, row);
         self.events.push(DecodedEvent { row, place, event, offset: record.offset });
         Ok(())
+    }
+
+    /// Takes back the rows from `row` on, of a record that is refused after it was decoded.
+    #[cold]
+    fn take_back(&mut self, row: usize) {
+        self.columns.truncate(row);
+        self.judge.forget_symbols(&self.columns);
     }
 
     /// Adds the decoded events to the windows, in log order. A loop of its own, so that the state of the series to come
@@ -188,13 +203,16 @@ impl PartitionState {
             unframe(record.value, record.headers).and_then(|(reference, body)| match self.writers.get(&reference) {
                 Some(WriterSchema::Readable { decoder, .. }) => {
                     decoder.decode(body, &mut self.columns)?;
-                    settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits).map(|_| ())
+                    settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits)?;
+                    let Reason::Contract(rule) = reason else { return Ok(()) };
+                    let sentence = self.judge.sentence(&self.columns, row, rule);
+                    sentence.map_or(Ok(()), |sentence| Err(Reject::new(reason.clone(), sentence)))
                 }
                 Some(WriterSchema::Refused(reject)) => Err(reject.clone()),
                 None if *reason == Reason::UnknownSchemaId => Err(UnknownSchemas::reject(reference)),
                 None => Ok(()),
             });
-        self.columns.truncate(row);
+        self.take_back(row);
         match found {
             Err(reject) if reject.reason == *reason => reject.detail,
             _ => format!("rejected as {reason} when its segment was sealed"),

@@ -93,6 +93,11 @@ pub(super) const KEYS: &[Key] = &[
     key("event.quality", "the field with the sensor's own judgement", "the name of a field, or empty for none"),
     key("event.bad_quality", "the judgement that means \"do not trust this value\"", "a value of that field"),
     key("event.site", "the field that says where a sensor stands", "the name of a field, or empty for none"),
+    key(
+        "contract.file",
+        "file with the data contract; none set: the built-in one, but not for a schema of event.schema",
+        "the path of a contract of the Open Data Contract Standard, or none",
+    ),
     key("windows.length", "length of a window", "a duration of whole milliseconds that divides a day evenly"),
     key("windows.allowed_lateness", "how far the watermark is past a window when it closes", DURATION),
     key("anomaly.detector", "which detector looks at each event", "robust or none"),
@@ -140,6 +145,13 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     };
     let (best, distance) = KEYS.iter().map(|key| (key.name, distance(key))).min_by_key(|(_, distance)| *distance)?;
     (distance <= 2.max(unknown.chars().count() / 4)).then_some(best)
+}
+
+/// The name that somebody who wrote `unknown` most likely meant.
+pub(crate) fn nearest_of<'n>(unknown: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let by_distance = names.map(|name| (edit_distance(&unknown.to_lowercase(), &name.to_lowercase()), name));
+    let (distance, nearest) = by_distance.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 2.min(unknown.chars().count() / 2).max(unknown.chars().count() / 4)).then_some(nearest)
 }
 
 /// Levenshtein's distance: how many letters must be put in, taken away or changed.

@@ -232,6 +232,7 @@ where
         self.context.observer.processed(decoded - started, decoded.elapsed());
         self.context.observer.taken_in(self.state.segment_rows() - rows, self.state.position());
         self.context.observer.rejected(self.state.waiting_rejects(), rejects);
+        self.context.observer.warned(self.state.take_warnings());
         progress
     }
 
