@@ -281,4 +281,5 @@ def test_a_contract_that_cannot_be_judged_stops_the_start(tmp_path: Path, comman
     result = run_command([*command, *settings, "-s", f"contract.file={broken}"], {})
     assert result.code == 2, result.text
     assert "contract.file" in result.stderr and "PRESSURE.minimum" in result.stderr and "did you mean min?" in result.stderr, result.text
-    assert "--set contract.file" in result.stderr or "line " in result.stderr, result.text
+    line = next(number for number, line in enumerate(broken.read_text().splitlines(), 1) if "minimum" in line)
+    assert f"line {line}: " in result.stderr, result.text

@@ -15,7 +15,7 @@ use crate::decode::ReaderSchema;
 /// One bit of a word says whether a rule is broken.
 pub const MOST_RULES: usize = 64;
 
-/// Integers beyond this are rounded when they are compared.
+/// Integers from this on are rounded when they are compared.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What becomes of a record that breaks a rule.
@@ -86,7 +86,7 @@ pub enum Misfit {
     NoSuchSymbol { field: String, symbol: String, symbols: String },
     #[error("the smallest, {min}, is larger than the largest, {max}")]
     Empty { min: f64, max: f64 },
-    #[error("{bound} is beyond 2^53, where whole numbers are not exact any more")]
+    #[error("{bound} is not below 2^53, where whole numbers are exact")]
     Inexact { bound: f64 },
     #[error("it has no bound, and demands nothing")]
     Unbounded,
@@ -113,6 +113,8 @@ pub struct ContractRules {
 pub(super) struct Checks {
     /// Bits of the rules whose breach refuses the record.
     pub(super) errors: u64,
+    /// What is asked of each record: is it surely good? Of the rules that refuse only.
+    pub(super) quick: Vec<QuickCheck>,
     pub(super) nulls: Vec<NullCheck>,
     pub(super) lengths: Vec<LengthCheck>,
     pub(super) ranges: Vec<RangeCheck>,
@@ -122,6 +124,21 @@ pub(super) struct Checks {
     pub(super) classes: Vec<Classes>,
     /// Columns by name, for sentences.
     fields: Vec<(String, usize)>,
+}
+
+/// The cheapest question that a good record answers, for a rule that refuses. Others are looked at closely.
+#[derive(Debug)]
+pub(super) enum QuickCheck {
+    /// The text was seen before, and was good: by its number in the dictionary.
+    KnownText { column: usize, null_is_good: bool },
+    /// Index into [`Checks::ranges`].
+    Range(usize),
+    /// Index into [`Checks::grouped`].
+    Grouped(usize),
+    /// Index into [`Checks::allowed`].
+    Allowed(usize),
+    /// No null, where what is not null is good.
+    NotNull { column: usize },
 }
 
 #[derive(Debug)]
@@ -194,11 +211,13 @@ impl ContractRules {
                 break;
             }
             let bit = 1 << index;
-            if rule.severity == Severity::Error {
-                checks.errors |= bit;
-            }
-            if let Err(misfit) = checks.add(bit, rule, reader) {
-                misfits.push((index, misfit));
+            match checks.add(bit, rule, reader) {
+                Ok(quick) if rule.severity == Severity::Error => {
+                    checks.errors |= bit;
+                    checks.quick.push(quick);
+                }
+                Ok(_) => {}
+                Err(misfit) => misfits.push((index, misfit)),
             }
         }
         if !misfits.is_empty() {
@@ -257,14 +276,16 @@ fn fingerprint(rules: &[Rule]) -> String {
 }
 
 impl Checks {
-    fn add(&mut self, bit: u64, rule: &Rule, reader: &ReaderSchema) -> Result<(), Misfit> {
+    fn add(&mut self, bit: u64, rule: &Rule, reader: &ReaderSchema) -> Result<QuickCheck, Misfit> {
         let column = self.find(reader, &rule.field)?;
-        match &rule.demand {
+        let known_text = |null_is_good| QuickCheck::KnownText { column, null_is_good };
+        Ok(match &rule.demand {
             Demand::Required => {
                 if !reader.arrow_fields()[column].is_nullable() && !is_text(reader, column) {
                     return Err(Misfit::NeverNull { field: rule.field.clone() });
                 }
                 self.nulls.push(NullCheck { bit, column });
+                if is_text(reader, column) { known_text(false) } else { QuickCheck::NotNull { column } }
             }
             Demand::Length { min, max } => {
                 demand_type(reader, column, is_text, "a string")?;
@@ -275,10 +296,12 @@ impl Checks {
                     return Err(Misfit::Unbounded);
                 }
                 self.lengths.push(LengthCheck { bit, column, min: *min, max: *max });
+                known_text(true)
             }
             Demand::Range(bounds) => {
                 check_bounds(reader, column, *bounds)?;
                 self.ranges.push(RangeCheck { bit, column, bounds: *bounds });
+                QuickCheck::Range(self.ranges.len() - 1)
             }
             Demand::RangeBy { by, bounds } => {
                 for (_, bounds) in bounds {
@@ -288,13 +311,14 @@ impl Checks {
                 let classes = self.add_classes(reader, by, texts)?;
                 let bounds = bounds.iter().map(|(_, bounds)| *bounds).collect();
                 self.grouped.push(GroupedCheck { bit, column, classes, bounds });
+                QuickCheck::Grouped(self.grouped.len() - 1)
             }
             Demand::Allowed(values) => {
                 let classes = self.add_classes(reader, &rule.field, values.clone())?;
                 self.allowed.push(AllowedCheck { bit, classes });
+                QuickCheck::Allowed(self.allowed.len() - 1)
             }
-        }
-        Ok(())
+        })
     }
 
     fn add_classes(&mut self, reader: &ReaderSchema, field: &str, texts: Vec<String>) -> Result<usize, Misfit> {
@@ -343,7 +367,7 @@ fn check_bounds(reader: &ReaderSchema, column: usize, bounds: Bounds) -> Result<
         return Err(Misfit::Unbounded);
     }
     let is_whole = *reader.arrow_fields()[column].data_type() == DataType::Int64;
-    let inexact = [min, max].into_iter().find(|bound| bound.is_finite() && bound.abs() > LARGEST_EXACT);
+    let inexact = [min, max].into_iter().find(|bound| bound.is_finite() && bound.abs() >= LARGEST_EXACT);
     inexact.filter(|_| is_whole).map_or(Ok(()), |bound| Err(Misfit::Inexact { bound }))
 }
 

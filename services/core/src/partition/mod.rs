@@ -154,6 +154,8 @@ pub struct PartitionState {
     metadata: MetadataColumns,
     lookup: SeriesLookup,
     judge: RuleJudge,
+    /// Rows of the decoded columns that were gone through for rules that only warn.
+    warned_rows: usize,
     sites: SensorSites,
     windows: Windows,
     /// Events of the records just decoded, about to be added to the windows.
@@ -188,6 +190,7 @@ impl PartitionState {
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
             judge: RuleJudge::new(settings.contract.clone()),
+            warned_rows: 0,
             sites: SensorSites::new(site_columns, settings.hash_seed),
             windows: Windows::new(settings.windows.clone(), settings.detector.clone(), settings.hash_seed),
             events: Vec::new(),
@@ -248,6 +251,7 @@ impl PartitionState {
         self.columns = fresh.columns;
         self.lookup = fresh.lookup;
         self.judge = fresh.judge;
+        self.warned_rows = 0;
         self.sites = fresh.sites;
         // Compiled against the other.
         self.writers.clear();
@@ -294,6 +298,8 @@ impl PartitionState {
         }
         self.sites.scan(&self.columns, &self.metadata);
         self.sites.rows_are_gone();
+        self.count_warnings();
+        self.warned_rows = 0;
         let (decoded, extra) = self.columns.take();
         self.lookup.follow_dictionaries(&self.columns);
         self.judge.follow_dictionaries(&self.columns);
@@ -318,7 +324,16 @@ impl PartitionState {
     /// How many accepted records broke a rule of the contract that only warns, since the last call, by the rule's name.
     /// Those of a segment that is gone through again are not judged.
     pub fn take_warnings(&mut self) -> Vec<(String, u64)> {
+        self.count_warnings();
         self.judge.take_warnings()
+    }
+
+    fn count_warnings(&mut self) {
+        let rows = self.warned_rows..self.columns.rows();
+        self.warned_rows = rows.end;
+        if self.replay.is_none() {
+            self.judge.count_warnings(&self.columns, rows);
+        }
     }
 
     /// Whether the open segment holds a decision that is not a function of the log alone: the registry did not know a

@@ -149,7 +149,14 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
 
 /// The name that somebody who wrote `unknown` most likely meant.
 pub(crate) fn nearest_of<'n>(unknown: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let by_distance = names.map(|name| (edit_distance(&unknown.to_lowercase(), &name.to_lowercase()), name));
+    let unknown = unknown.to_lowercase();
+    // One that was cut short, or drawn out, is near whatever its letters say.
+    let is_part = |name: &str| {
+        let shorter = unknown.len().min(name.len());
+        shorter >= 3 && (unknown.starts_with(name) || name.starts_with(&*unknown))
+    };
+    let distance_of = |name: &str| if is_part(name) { 1 } else { edit_distance(&unknown, name) };
+    let by_distance = names.map(|name| (distance_of(&name.to_lowercase()), name));
     let (distance, nearest) = by_distance.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2.min(unknown.chars().count() / 2).max(unknown.chars().count() / 4)).then_some(nearest)
 }
@@ -193,5 +200,10 @@ mod tests {
         assert_eq!(nearest("kafka.emit_interval"), Some("hot_store.emit_interval"));
         assert_eq!(nearest("telemetry.sampling"), None);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
+        let bounds = || ["min", "max", "unit"].into_iter();
+        assert_eq!(
+            ["mni", "Maximum", "uint", "lowest", "x"].map(|name| nearest_of(name, bounds())),
+            [Some("min"), Some("max"), Some("unit"), None, None]
+        );
     }
 }

@@ -116,7 +116,7 @@ fn each_mistake_is_named_with_its_place() {
         ),
         (battery_rule, "{rule: range}", battery, "it has no bound"),
         (battery_rule, "{rule: length, max: 3}", battery, "where a string is needed"),
-        ("{rule: range, min: 0}", "{rule: range, min: 1e17}", "schema[0].properties[6].quality[0]", "beyond 2^53"),
+        ("{rule: range, min: 0}", "{rule: range, min: 1e17}", "schema[0].properties[6].quality[0]", "not below 2^53"),
         ("{rule: range, min: 0}", "{rule: required}", "schema[0].properties[6].quality[0]", "never null in the schema"),
         (
             "{rule: range, min: -200, max: 50}",
