@@ -27,6 +27,8 @@ pub struct RuleJudge {
     classes: Vec<SymbolClasses>,
     /// For each [`QuickCheck`].
     known: Vec<KnownTexts>,
+    /// For each rule: which symbols break it, where it is about texts and only warns.
+    bad: Vec<BadSymbols>,
     /// Accepted records that broke the rule of that index.
     warned: Vec<u64>,
     has_warned: bool,
@@ -46,12 +48,27 @@ struct KnownTexts {
     generation: u64,
 }
 
+/// For each symbol 1 if its text breaks a rule. Asked of accepted rows alone, whose symbols stay.
+#[derive(Debug, Default, Clone)]
+struct BadSymbols {
+    by_symbol: Vec<u8>,
+    generation: u64,
+}
+
 impl RuleJudge {
     /// For columns that begin empty.
     pub fn new(rules: ContractRules) -> Self {
         let classes = rules.checks.classes.iter().map(|_| SymbolClasses::default()).collect();
         let known = vec![KnownTexts::default(); rules.checks.quick.len()];
-        Self { classes, known, warned: vec![0; rules.rules().len()], has_warned: false, rules }
+        let count = rules.rules().len();
+        Self {
+            classes,
+            known,
+            bad: vec![BadSymbols::default(); count],
+            warned: vec![0; count],
+            has_warned: false,
+            rules,
+        }
     }
 
     /// Judges the record in `row`, which is valid otherwise, by the rules that refuse. The row of one that is refused
@@ -128,7 +145,8 @@ impl RuleJudge {
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        self.classes.iter().map(|symbols| symbols.by_symbol.capacity() * size_of::<u16>()).sum()
+        let classes: usize = self.classes.iter().map(|symbols| symbols.by_symbol.capacity() * size_of::<u16>()).sum();
+        classes + self.bad.iter().map(|bad| bad.by_symbol.capacity()).sum::<usize>()
     }
 
     /// Whether no rule that refuses is broken, as far as can be told cheaply.
@@ -213,6 +231,17 @@ impl RuleJudge {
     /// How many of these rows break the rule of that index.
     fn count_broken(&mut self, index: usize, columns: &Columns, rows: Range<usize>) -> u64 {
         let checks: &Checks = &self.rules.checks;
+        let rule = &self.rules.rules()[index];
+        if let Demand::Required | Demand::Length { .. } | Demand::Allowed(_) = rule.demand
+            && let Some(column) = self.rules.column_of(&rule.field).map(|column| columns.column(column))
+        {
+            let bad = &mut self.bad[index];
+            bad.learn(column, &rule.demand);
+            let with_nulls = rule.demand == Demand::Required;
+            if let Some(count) = column.count_symbols(rows.clone(), &bad.by_symbol, with_nulls) {
+                return count;
+            }
+        }
         let bit = 1_u64 << index;
         if let Some(check) = checks.ranges.iter().find(|check| check.bit == bit) {
             return columns.column(check.column).count_outside(rows, check.bounds.min, check.bounds.max);
@@ -263,6 +292,19 @@ fn is_out_of_its_bounds(
     bounds.is_some_and(|bounds| !bounds.hold(value))
 }
 
+impl BadSymbols {
+    /// Looks at the texts that came since the last time.
+    fn learn(&mut self, column: &Column, demand: &Demand) {
+        let generation = column.dictionary_generation();
+        if generation != self.generation {
+            *self = Self { by_symbol: Vec::new(), generation };
+        }
+        for symbol in self.by_symbol.len()..column.symbol_count() {
+            self.by_symbol.push(u8::from(!is_good_text(demand, column.symbol_name(symbol as u32))));
+        }
+    }
+}
+
 impl SymbolClasses {
     /// `None` for a null.
     #[inline]
@@ -295,7 +337,8 @@ fn is_good_text(demand: &Demand, text: &str) -> bool {
     match demand {
         Demand::Required => !text.is_empty(),
         Demand::Length { min, max } => (*min..=*max).contains(&text.len()),
-        Demand::Allowed(_) | Demand::Range(_) | Demand::RangeBy { .. } => true,
+        Demand::Allowed(values) => values.iter().any(|value| value == text),
+        Demand::Range(_) | Demand::RangeBy { .. } => true,
     }
 }
 
