@@ -1,5 +1,5 @@
 //! Hostile input for everything that reads bytes of somebody else's: payloads of arbitrary schemas, schemas, snapshots, footers,
-//! configurations. Whatever comes, there is no panic, no hang, and no memory out of proportion; errors are answers.
+//! configurations, contracts. Whatever comes, there is no panic, no hang, and no memory out of proportion; errors are answers.
 //!
 //! Inputs are mutated from a corpus. One that makes a target answer in words that it has not used before joins the corpus: the
 //! decoder's errors name rule, type and field, so they lead the search as branches lead a coverage-guided one. Seeds and

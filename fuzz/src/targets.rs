@@ -16,7 +16,8 @@ use kappa_core::partition::{PartitionSettings, PartitionState, Progress, Rejecte
 use kappa_core::record::LogBatch;
 use kappa_core::reject::{Reason, Reject};
 use kappa_pipeline::archive::{SegmentFooter, read_footer};
-use kappa_pipeline::config::{Config, Needs, Sources};
+use kappa_pipeline::config::{BUILT_IN_SCHEMA, Config, Needs, Sources};
+use kappa_pipeline::contract::{BUILT_IN_CONTRACT, check, page};
 use kappa_pipeline::run::partition_settings;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -446,6 +447,7 @@ impl Target for Footer {
             rejected,
             digest: "00112233445566778899aabbccddeeff".to_owned(),
             reader_schema: "{}".to_owned(),
+            contract: None,
         };
         let properties = WriterProperties::builder().set_key_value_metadata(Some(footer.key_values())).build();
         let schema = Arc::new(arrow_schema::Schema::new(vec![Field::new("a", DataType::Int32, false)]));
@@ -546,6 +548,62 @@ impl Target for Configuration {
 
     fn memory_allowed(&self, input: &[u8]) -> usize {
         16 * MIB + 2_000 * input.len()
+    }
+}
+
+/// A data contract, held against the built-in schema and the defaults.
+#[derive(Debug)]
+pub struct ContractText {
+    reader: ReaderSchema,
+    config: Config,
+}
+
+impl ContractText {
+    /// With the built-in schema.
+    pub fn new() -> Self {
+        let config = Config::from_toml(MINIMAL).expect("a configuration");
+        Self { reader: ReaderSchema::parse(BUILT_IN_SCHEMA).expect("the built-in schema"), config }
+    }
+}
+
+impl Default for ContractText {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Target for ContractText {
+    fn name(&self) -> &'static str {
+        "contract"
+    }
+
+    fn seeds(&self) -> Vec<Vec<u8>> {
+        let rule = |implementation: &str| {
+            let head = "apiVersion: v3.1.0\nkind: DataContract\nid: c\nversion: 1.0.0\nstatus: draft\ndescription: {purpose: x}\n\
+                team: {name: t, members: [{username: u}]}\nschema:\n- name: o\n  properties:\n  - name: value\n    description: d\n\
+                \x20   classification: c\n    quality:\n    - {name: r, description: d, type: custom, engine: kappa, severity: error, ";
+            format!("{head}implementation: {implementation}}}\n").into_bytes()
+        };
+        let mut seeds = vec![BUILT_IN_CONTRACT.as_bytes().to_vec(), b"a: &a [1, 2]\nb: *a\n".to_vec()];
+        seeds.extend(
+            ["{rule: range, min: 0}", "{rule: range, by: metric, values: {OTHER: {max: 1.5e3}}}", "{rule: required}"]
+                .map(rule),
+        );
+        seeds.extend(
+            ["{rule: length, max: 9}", "{rule: allowed, values: [a, b]}", "{rule: max_event_age, duration: 3d}"]
+                .map(rule),
+        );
+        seeds
+    }
+
+    fn run(&self, input: &[u8]) -> String {
+        let (contract, problems) = check(&String::from_utf8_lossy(input), &self.reader, &self.config);
+        _ = page(&contract);
+        problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")
+    }
+
+    fn memory_allowed(&self, input: &[u8]) -> usize {
+        16 * MIB + 4_000 * input.len()
     }
 }
 

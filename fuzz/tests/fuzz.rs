@@ -2,7 +2,9 @@
 
 use kappa_fuzz::allocations::Counting;
 use kappa_fuzz::fuzzer::fuzz;
-use kappa_fuzz::targets::{Configuration, Footer, Payload, Records, RejectedInFooter, SchemaText, Snapshot};
+use kappa_fuzz::targets::{
+    Configuration, ContractText, Footer, Payload, Records, RejectedInFooter, SchemaText, Snapshot,
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -40,4 +42,9 @@ fn rejects_in_footers() {
 #[test]
 fn configurations() {
     fuzz(&Configuration);
+}
+
+#[test]
+fn contracts() {
+    fuzz(&ContractText::new());
 }

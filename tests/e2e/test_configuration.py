@@ -28,6 +28,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     ("event", "time", "no_such_field", "event.time"),
     ("event", "key", ["sensor_id", "value"], "event.key"),
     ("event", "schema", "/no/such/schema.avsc", "event.schema"),
+    ("contract", "file", "/no/such/contract.yaml", "contract.file"),
     ("windows", "length", "7 minutes", "windows.length"),
     ("windows", "length", "soon", "windows.length"),
     ("checkpoint", "interval", "100ms", "checkpoint.interval"),

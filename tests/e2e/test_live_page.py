@@ -222,13 +222,13 @@ def _check_anomalies(scene: Scene, browser: Browser) -> None:
     flagged = scene.page.answer("anomalies", min_score=6, site="north")["anomalies"]
     assert browser.texts("tbody td:nth-child(2)") == [anomaly["sensor"] for anomaly in flagged]
     # One more comes while we look.
-    event = {**scene.of("boiler-1")[-1], "event_time": int(time.time() * 1000), "value": -700.0}
+    event = {**scene.of("boiler-1")[-1], "event_time": int(time.time() * 1000), "value": 987.0}
     schema = scene.world.schemas.same
     fate = Accepted(event, schema.schema_id, is_spike=True)
     scene.world.producer.send([PlannedRecord(0, b"boiler-1", schema.framed(event), (), event["event_time"], fate)])
     wait_for(
         "the new anomaly to come by itself", 30,
-        lambda: len(browser.texts("tbody tr")) == len(flagged) + 1 and "-700" in browser.texts("tbody tr")[0], browser.visible_text,
+        lambda: len(browser.texts("tbody tr")) == len(flagged) + 1 and "987" in browser.texts("tbody tr")[0], browser.visible_text,
     )  # fmt: skip
     browser.click("tbody td a")
     browser.wait_for_texts("h1", ["boiler-1"])

@@ -99,7 +99,7 @@ def test_no_secret_is_in_the_configuration_of_alertmanager() -> None:
 def test_the_receivers_of_dead_letters_are_the_data_engineers() -> None:
     teams = {alert["alert"]: alert["labels"].get("team") for alert in _alerts()}
     about_data = {name for name, team in teams.items() if team == "data-engineering"}
-    assert about_data == {"KappaDeadLetterRate", "KappaIncompatibleSchema"}
+    assert about_data == {"KappaDeadLetterRate", "KappaIncompatibleSchema", "KappaContractWarnings"}
 
 
 # Alerts and runbooks

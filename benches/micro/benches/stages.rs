@@ -15,6 +15,8 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaSt
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kappa_core::anomaly::{AnomalyDetector, ConfiguredDetector, Robust};
 use kappa_core::archive::archive_schema;
+use kappa_core::contract::judge::RuleJudge;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, RejectedOffsets, WriterSchema};
@@ -23,6 +25,7 @@ use kappa_core::rows::WindowRow;
 use kappa_core::windows::{SeriesTable, WindowSettings, Windows};
 use kappa_micro::{SENSOR_READING, START_MS, Shape};
 use kappa_pipeline::archive::{EncoderLane, SegmentEncoder, SegmentFile, SegmentFooter, SegmentFormat};
+use kappa_pipeline::contract::{BUILT_IN_CONTRACT, read, rules_for};
 use kappa_pipeline::hot_store::row_binary;
 use kappa_pipeline::memory::MemoryBudget;
 
@@ -42,6 +45,7 @@ fn settings() -> Arc<PartitionSettings> {
         event: EventFields::bind(&reader, &key, "event_time", "value", Some(("quality", "BAD"))).unwrap(),
         reader,
         time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        contract: ContractRules::default(),
         decode_limits: DecodeLimits::default(),
         windows: window_settings(),
         detector: detector(),
@@ -210,6 +214,21 @@ fn partition(criterion: &mut Criterion) {
             bencher.iter_batched_ref(warm, |state| process_all(state, measured), BatchSize::PerIteration);
         });
     }
+    let judging = Arc::new(PartitionSettings { contract: built_in_rules(&settings.reader), ..(*settings).clone() });
+    for sensors in [8_000, 100_000] {
+        let batches = Shape::default_contract().batches(RECORDS, sensors, PER_BATCH);
+        let (known, measured) = batches.split_at(batches.len() / 2);
+        for (name, settings) in [("no contract", &settings), ("the built-in contract", &judging)] {
+            group.bench_function(format!("{name}/{sensors} sensors"), |bencher| {
+                let warm = || {
+                    let mut state = state_with(settings, SENSOR_READING);
+                    process_all(&mut state, known);
+                    state
+                };
+                bencher.iter_batched_ref(warm, |state| process_all(state, measured), BatchSize::PerIteration);
+            });
+        }
+    }
     let batches = Shape::default_contract().batches(RECORDS, 8_000, PER_BATCH);
     let mut state = state_with(&settings, SENSOR_READING);
     process_all(&mut state, &batches);
@@ -221,6 +240,35 @@ fn partition(criterion: &mut Criterion) {
     group.bench_function("snapshot restore, a series", |bencher| {
         bencher.iter(|| black_box(PartitionState::restore(Arc::clone(&settings), &snapshot).unwrap()));
     });
+    group.finish();
+}
+
+fn built_in_rules(reader: &ReaderSchema) -> ContractRules {
+    rules_for(&read(BUILT_IN_CONTRACT).0, reader).unwrap()
+}
+
+/// The rules alone, on rows that are decoded already: all are good.
+fn contract(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("contract");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    let (reader, limits) = (ReaderSchema::parse(SENSOR_READING).unwrap(), DecodeLimits::default());
+    let decoder = Decoder::compile(SENSOR_READING, &[], &reader, &limits).unwrap();
+    for sensors in [8_000, 100_000] {
+        let mut columns = reader.new_columns(&limits);
+        for (_, payload) in Shape::default_contract().payloads(RECORDS, sensors) {
+            decoder.decode(&payload[5..], &mut columns).unwrap();
+        }
+        let mut judge = RuleJudge::new(built_in_rules(&reader));
+        group.bench_function(format!("the built-in rules/{sensors} sensors"), |bencher| {
+            bencher.iter(|| {
+                for row in 0..columns.rows() {
+                    judge.judge(&columns, row).unwrap();
+                }
+                judge.count_warnings(&columns, 0..columns.rows());
+            });
+        });
+        assert!(judge.take_warnings().is_empty(), "what is measured is the good path");
+    }
     group.finish();
 }
 
@@ -250,6 +298,7 @@ fn archive(criterion: &mut Criterion) {
         rejected: RejectedOffsets::default(),
         digest: String::new(),
         reader_schema: String::new(),
+        contract: None,
     };
     let encode = || {
         let mut encoder = SegmentEncoder::new(SegmentFile::new(format.clone()), EncoderLane::Inline, &budget);
@@ -278,5 +327,5 @@ fn archive(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(stages, framing, decoding, windows, partition, archive);
+criterion_group!(stages, framing, decoding, windows, contract, partition, archive);
 criterion_main!(stages);

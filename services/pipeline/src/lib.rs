@@ -17,7 +17,7 @@
 //! | [`hot_store`] | rows to ClickHouse |
 //! | [`checkpoint`] | state snapshots |
 //!
-//! Around them: [`run`] composes all of it, [`config`] and [`cli`] are what a person touches, [`ops`] what an operator
+//! Around them: [`run`] composes all of it, [`config`], [`contract`] and [`cli`] are what a person touches, [`ops`] what an operator
 //! watches, [`verify`] the proof of it on anybody's data, [`dlq`] what becomes of the dead letters, [`demo`] the whole
 //! thing on a laptop. [`memory`] is the byte budget, [`allocator`] where the bytes come from, [`storage`] patient create-only writes.
 //!
@@ -29,6 +29,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod contract;
 pub mod dead_letters;
 pub mod demo;
 pub mod dlq;

@@ -26,6 +26,8 @@ class Segment:
     rejects: Mapping[int, str]
     rows: list[dict[str, object]]
     reader: Mapping[str, object]
+    # The data contract in force, and a fingerprint of its rules.
+    contract: str | None
 
 
 @dataclass
@@ -62,7 +64,7 @@ def _read_segment(
     pairs |= {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
     footer = {name.removeprefix("kappa."): value for name, value in pairs.items() if name.startswith("kappa.")}
     expected = {"topic", "partition", "start_offset", "end_offset", "rows", "rejects", "digest", "reader_schema", "version", "sequence", "duplicates"}
-    assert set(footer) == expected, f"{key} has the footer keys {sorted(footer)}"
+    assert set(footer) - {"contract"} == expected, f"{key} has the footer keys {sorted(footer)}"
     assert footer["topic"] == parsed.topic == topic, f"{key} is of topic {footer['topic']}"
     assert int(footer["partition"]) == parsed.partition, f"{key} says partition {footer['partition']}"
     assert int(footer["start_offset"]) == parsed.start, f"{key} says it starts at {footer['start_offset']}"
@@ -76,7 +78,9 @@ def _read_segment(
     }
     rows = python_rows(file.read()) if with_rows else []
     assert footer["sequence"] == "sequence", f"{key} tells duplicates by {footer['sequence']}"
-    return Segment(parsed, int(footer["end_offset"]), int(footer["rows"]), int(footer["duplicates"]), rejects, rows, reader)
+    return Segment(
+        parsed, int(footer["end_offset"]), int(footer["rows"]), int(footer["duplicates"]), rejects, rows, reader, footer.get("contract")
+    )
 
 
 def check_chain(archive: Archive, sent: SentLog, up_to: Mapping[int, int] | None = None) -> None:

@@ -4,6 +4,9 @@
 //! record is the same today and in a replay next year. So one broken sensor clock can neither create endless windows
 //! nor drag the watermark.
 
+pub mod judge;
+pub mod rules;
+
 use crate::decode::{Column, Columns, ReaderSchema};
 use crate::reject::{Reason, Reject};
 

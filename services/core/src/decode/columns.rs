@@ -3,6 +3,7 @@
 mod build;
 mod change;
 mod column;
+mod count;
 mod dictionary;
 mod extra;
 mod take;

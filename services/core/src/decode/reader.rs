@@ -60,6 +60,12 @@ impl ReaderSchema {
         self.fields.iter().position(|candidate| candidate.name() == field)
     }
 
+    /// The symbols of an enum; none for anything else.
+    pub fn enum_symbols(&self, index: usize) -> Vec<&str> {
+        let column = self.prototype.column(index);
+        (0..column.symbol_count() as u32).map(|symbol| column.symbol_name(symbol)).collect()
+    }
+
     /// The names under which a field was known before, by its name in this schema.
     pub fn aliases_of(&self, field: &str) -> &[String] {
         let Kind::Record { fields, .. } = &self.schema.node(self.schema.root()).kind else { return &[] };

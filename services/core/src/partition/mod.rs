@@ -24,6 +24,8 @@ pub use segment::{RejectCause, RejectedRecords, SegmentCut};
 
 use crate::anomaly::ConfiguredDetector;
 use crate::archive::{MetadataColumns, archive_schema};
+use crate::contract::judge::RuleJudge;
+use crate::contract::rules::ContractRules;
 use crate::contract::{EventFields, NoSuchField, TimeLimits};
 use crate::decode::{Columns, DecodeLimits, Decoder, ReaderSchema, SchemaReference};
 use crate::duplicates::Duplicates;
@@ -55,6 +57,8 @@ pub struct PartitionSettings {
     pub event: EventFields,
     /// Bounds on event times.
     pub time_limits: TimeLimits,
+    /// The rules of the data contract; none where there is none.
+    pub contract: ContractRules,
     /// Bounds on what a record may hold.
     pub decode_limits: DecodeLimits,
     /// How windows are cut.
@@ -70,11 +74,12 @@ pub struct PartitionSettings {
 }
 
 impl PartitionSettings {
-    /// The same, but for the reader schema: another version of it.
-    /// `sequence`: the field that numbered the readings then.
+    /// The same, but for the reader schema: another version of it. `sequence`: the field that numbered the readings then. For
+    /// segments that are gone through again by the verdicts in their footers, so no rule of the contract is judged.
     pub fn read_by(&self, reader: ReaderSchema, sequence: Option<&str>) -> Result<Self, NoSuchField> {
         let event = self.event.in_version(&self.reader, &reader)?.with_sequence(&reader, sequence)?;
-        Ok(Self { archive_schema: archive_schema(&reader), event, reader, ..self.clone() })
+        let contract = ContractRules::default();
+        Ok(Self { archive_schema: archive_schema(&reader), event, reader, contract, ..self.clone() })
     }
 }
 
@@ -153,6 +158,9 @@ pub struct PartitionState {
     columns: Columns,
     metadata: MetadataColumns,
     lookup: SeriesLookup,
+    judge: RuleJudge,
+    /// Rows of the decoded columns that were gone through for rules that only warn.
+    warned_rows: usize,
     sites: SensorSites,
     /// `None` where no field numbers the readings.
     duplicates: Option<Duplicates>,
@@ -191,6 +199,8 @@ impl PartitionState {
             columns: settings.reader.new_columns(&settings.decode_limits).with_hash_seed(settings.hash_seed),
             metadata: MetadataColumns::new(partition),
             lookup: SeriesLookup::new(settings.event.key_columns()),
+            judge: RuleJudge::new(settings.contract.clone()),
+            warned_rows: 0,
             sites: SensorSites::new(site_columns, settings.hash_seed),
             duplicates: settings.event.sequence_field().map(|field| Duplicates::new(field, settings.hash_seed)),
             quality: Quality::new(quality_columns),
@@ -256,6 +266,8 @@ impl PartitionState {
         self.settings = fresh.settings;
         self.columns = fresh.columns;
         self.lookup = fresh.lookup;
+        self.judge = fresh.judge;
+        self.warned_rows = 0;
         self.sites = fresh.sites;
         self.quality = fresh.quality;
         if self.duplicates.as_ref().map(Duplicates::field) != self.settings.event.sequence_field() {
@@ -310,8 +322,11 @@ impl PartitionState {
         }
         self.sites.scan(&self.columns, &self.metadata);
         self.sites.rows_are_gone();
+        self.count_warnings();
+        self.warned_rows = 0;
         let (decoded, extra) = self.columns.take();
         self.lookup.follow_dictionaries(&self.columns);
+        self.judge.follow_dictionaries(&self.columns);
         self.metadata.finish(&self.settings.archive_schema, decoded, extra).map(Some)
     }
 
@@ -328,6 +343,21 @@ impl PartitionState {
     /// The records rejected since the last call, for the dead letters of the open segment.
     pub fn take_rejects(&mut self) -> RejectedRecords {
         std::mem::take(&mut self.segment.rejects)
+    }
+
+    /// How many accepted records broke a rule of the contract that only warns, since the last call, by the rule's name.
+    /// Those of a segment that is gone through again are not judged.
+    pub fn take_warnings(&mut self) -> Vec<(String, u64)> {
+        self.count_warnings();
+        self.judge.take_warnings()
+    }
+
+    fn count_warnings(&mut self) {
+        let rows = self.warned_rows..self.columns.rows();
+        self.warned_rows = rows.end;
+        if self.replay.is_none() {
+            self.judge.count_warnings(&self.columns, rows);
+        }
     }
 
     /// Whether the open segment holds a decision that is not a function of the log alone: the registry did not know a
@@ -452,6 +482,7 @@ impl PartitionState {
         let rejects = self.segment.rejects.memory() + self.segment.rejected_offsets.memory();
         let duplicates = self.duplicates.as_ref().map_or(0, Duplicates::memory);
         let state = self.windows.memory() + duplicates + self.quality.memory();
-        state + self.columns.memory() + self.lookup.memory() + self.sites.memory() + rejects
+        let lookups = self.lookup.memory() + self.judge.memory() + self.sites.memory();
+        state + self.columns.memory() + lookups + rejects
     }
 }

@@ -119,17 +119,38 @@ impl PartitionState {
         let event = match settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits) {
             Ok(event) => event,
             Err(reject) => {
-                self.quality.refuse(&self.columns, row, record.timestamp_ms);
-                self.columns.truncate(row);
+                self.refuse_row(row, record.timestamp_ms);
                 return Err(Refusal::Rejected(reject, schema_id));
             }
         };
+        // The contract may have been another one when a segment was sealed that is gone through again.
+        if self.replay.is_none()
+            && let Err(reject) = self.judge.judge(&self.columns, row)
+        {
+            self.refuse_row(row, record.timestamp_ms);
+            return Err(Refusal::Rejected(reject, schema_id));
+        }
+        let settings = &self.settings;
         let key_field = settings.event.key_columns().next().map(|column| self.columns.column(column));
         let repeats_key_field = record.key.zip(key_field).is_some_and(|(key, field)| field.is_text(row, key));
         self.metadata.append(record, schema_id, repeats_key_field);
         let place = self.lookup.place_of(&self.columns, row);
         self.events.push(DecodedEvent { row, place, event, offset: record.offset });
         Ok(())
+    }
+
+    /// Counts and takes back the row of a record that is refused for what it says.
+    #[cold]
+    fn refuse_row(&mut self, row: usize, timestamp_ms: i64) {
+        self.quality.refuse(&self.columns, row, timestamp_ms);
+        self.take_back(row);
+    }
+
+    /// Takes back the rows from `row` on.
+    #[cold]
+    fn take_back(&mut self, row: usize) {
+        self.columns.truncate(row);
+        self.judge.forget_symbols(&self.columns);
     }
 
     /// Adds the decoded events to the windows, in log order. A loop of its own, so that the state of the series to come
@@ -226,13 +247,16 @@ impl PartitionState {
                     if reason.is_of_content() {
                         self.quality.refuse(&self.columns, row, record.timestamp_ms);
                     }
-                    settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits).map(|_| ())
+                    settings.event.check(&self.columns, row, record.timestamp_ms, &settings.time_limits)?;
+                    let Reason::Contract(rule) = reason else { return Ok(()) };
+                    let sentence = self.judge.sentence(&self.columns, row, rule);
+                    sentence.map_or(Ok(()), |sentence| Err(Reject::new(reason.clone(), sentence)))
                 }
                 Some(WriterSchema::Refused(reject)) => Err(reject.clone()),
                 None if *reason == Reason::UnknownSchemaId => Err(UnknownSchemas::reject(reference)),
                 None => Ok(()),
             });
-        self.columns.truncate(row);
+        self.take_back(row);
         match found {
             Err(reject) if reject.reason == *reason => reject.detail,
             _ => format!("rejected as {reason} when its segment was sealed"),

@@ -2,6 +2,7 @@
 
 use kappa_core::anomaly::ConfiguredDetector;
 use kappa_core::archive::archive_schema;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, ReaderSchema};
 use kappa_core::partition::PartitionSettings;
@@ -17,6 +18,7 @@ pub(crate) fn settings(schema: &str, key: &[&str]) -> PartitionSettings {
         event: EventFields::bind(&reader, &key, "event_time", "value", None).unwrap(),
         reader,
         time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        contract: ContractRules::default(),
         decode_limits: DecodeLimits::default(),
         windows: WindowSettings { length_ms: 60_000, allowed_lateness_ms: 30_000, forget_after_ms: 86_400_000 },
         detector: ConfiguredDetector::Off,

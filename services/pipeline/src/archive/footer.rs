@@ -45,6 +45,8 @@ pub struct SegmentFooter {
     pub digest: String,
     /// The reader schema in force.
     pub reader_schema: String,
+    /// The data contract in force, and a fingerprint of its rules; none without rules, and in files of older versions.
+    pub contract: Option<String>,
 }
 
 /// Why a footer cannot be read.
@@ -88,14 +90,13 @@ impl SegmentFooter {
             ("reader_schema", self.reader_schema.clone()),
             ("version", VERSION.to_string()),
         ];
-        let sequence = self.sequence.clone().map(|field| ("sequence", field));
-        let duplicates = self.duplicates.map(|count| ("duplicates", count.to_string()));
-        pairs
-            .into_iter()
-            .chain(sequence)
-            .chain(duplicates)
-            .map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value))
-            .collect()
+        let optional = [
+            ("sequence", self.sequence.clone()),
+            ("duplicates", self.duplicates.map(|count| count.to_string())),
+            ("contract", self.contract.clone()),
+        ];
+        let optional = optional.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        pairs.into_iter().chain(optional).map(|(key, value)| KeyValue::new(format!("kappa.{key}"), value)).collect()
     }
 
     /// From Parquet metadata.
@@ -128,11 +129,12 @@ impl SegmentFooter {
             rejected: RejectedOffsets::from_json(text("rejects")?).ok_or(FooterError::Field("rejects"))?,
             digest: text("digest")?.to_owned(),
             reader_schema: text("reader_schema")?.to_owned(),
+            contract: text("contract").ok().map(str::to_owned),
         })
     }
 
-    /// Whether two owners came to the same segment. The reader schema does not count: old and new versions of the
-    /// program may run side by side, and the first one's file stands.
+    /// Whether two owners came to the same segment. Neither reader schema nor contract count: old and new versions of
+    /// them may run side by side, and the first one's file stands.
     pub fn is_same_segment(&self, other: &Self) -> bool {
         self.end == other.end && self.digest == other.digest && self.rejected == other.rejected
     }
@@ -208,6 +210,7 @@ mod tests {
             rejected: RejectedOffsets::default(),
             digest: "0".repeat(32),
             reader_schema: "{}".to_owned(),
+            contract: Some("c 1 0".to_owned()),
         }
     }
 
@@ -217,6 +220,9 @@ mod tests {
         assert_eq!(SegmentFooter::from_metadata(&metadata(pairs.clone())).unwrap(), footer());
         let version = pairs.iter_mut().find(|pair| pair.key == "kappa.version").unwrap();
         version.value = Some("2".to_owned());
+        let mut older = footer().key_values();
+        older.retain(|pair| pair.key != "kappa.contract");
+        assert_eq!(SegmentFooter::from_metadata(&metadata(older)).unwrap().contract, None);
         pairs.retain(|pair| pair.key != "kappa.rejects");
         let error = SegmentFooter::from_metadata(&metadata(pairs)).unwrap_err().to_string();
         assert!(error.contains("version 2") && error.contains("run a newer version"), "{error}");

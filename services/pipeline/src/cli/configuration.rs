@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::checked_reader_schema;
 use crate::config::{ConfigurationError, LoadedConfig, Needs, PrintFormat, Sources, print};
+use crate::contract;
 
 /// What every command that needs a configuration takes.
 #[derive(Debug, Args)]
@@ -105,7 +106,7 @@ pub(super) fn dispatch(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     match command {
         ConfigCommand::Check { config } => {
             let loaded = config.load(Needs::Everything)?;
-            checked_reader_schema(&loaded.config)?;
+            contract::in_force(&loaded.config, &checked_reader_schema(&loaded.config)?)?;
             println!("the configuration is complete and consistent");
         }
         ConfigCommand::Print { config, format } => {

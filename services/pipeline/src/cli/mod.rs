@@ -1,9 +1,10 @@
-//! The command line: `kappa run | migrate | verify | dlq | schema | config | doctor | health | metrics | demo`.
+//! The command line: `kappa run | migrate | verify | dlq | schema | contract | config | doctor | health | metrics | demo`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong configuration or use. What a command has to say goes to standard output, logs
 //! and errors to standard error.
 
 mod configuration;
+mod contract;
 mod dlq;
 mod health;
 mod logging;
@@ -27,6 +28,7 @@ use crate::ops::traces::Traces;
 use crate::ops::{doctor, migrate};
 use crate::run::Application;
 use configuration::{ConfigArguments, ConfigCommand};
+use contract::ContractCommand;
 use dlq::DlqCommand;
 use health::HealthArguments;
 use logging::LoggingArguments;
@@ -79,6 +81,9 @@ enum Command {
     /// Check a schema before it is registered, register it, and see what has changed.
     #[command(subcommand)]
     Schema(SchemaCommand),
+    /// Check the data contract, or make a page of it.
+    #[command(subcommand)]
+    Contract(ContractCommand),
     /// Check the configuration, or show it.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -190,9 +195,12 @@ fn prepare(cli: &Cli) -> anyhow::Result<Traces> {
         Command::Migrate(arguments) => arguments.config.load(Needs::Nothing),
         Command::Doctor(arguments) => arguments.config.load(Needs::Nothing),
         Command::Verify(arguments) => arguments.config.load(Needs::Nothing),
-        Command::Dlq(_) | Command::Schema(_) | Command::Config(_) | Command::Health(_) | Command::Metrics(_) => {
-            Sources::default().load(Needs::Nothing)
-        }
+        Command::Dlq(_)
+        | Command::Schema(_)
+        | Command::Contract(_)
+        | Command::Config(_)
+        | Command::Health(_)
+        | Command::Metrics(_) => Sources::default().load(Needs::Nothing),
     };
     // One that is wrong is the command's own to report.
     let config = config.or_else(|_| Sources::default().load(Needs::Nothing))?;
@@ -206,6 +214,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => Box::pin(verify::run(&arguments)).await,
         Command::Dlq(command) => Box::pin(dlq::dispatch(command)).await,
         Command::Schema(command) => schema::dispatch(command).await,
+        Command::Contract(command) => contract::dispatch(&command),
         Command::Config(command) => configuration::dispatch(&command),
         Command::Doctor(arguments) => Box::pin(examine(&arguments)).await,
         Command::Health(arguments) => health::ask(&arguments).await,
@@ -218,7 +227,7 @@ async fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     // First of all, so that whatever is waited for, a stop is clean.
     let stop = stop_signal()?;
     let config = arguments.config.load(Needs::Everything)?.config;
-    checked_reader_schema(&config)?;
+    crate::contract::in_force(&config, &checked_reader_schema(&config)?)?;
     let application = Application::build(config).await?;
     tracing::info!(address = %application.http_address(), "serving /metrics, /healthz, /readyz and /status");
     application.run_until_stopped(stop).await?;

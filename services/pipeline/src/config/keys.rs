@@ -98,6 +98,11 @@ pub(super) const KEYS: &[Key] = &[
         "the field that numbers the readings of a sensor, the first field of event.key: what comes twice is left out",
         "the name of a field, or empty for none",
     ),
+    key(
+        "contract.file",
+        "file with the data contract; none set: the built-in one, but not for a schema of event.schema",
+        "the path of a contract of the Open Data Contract Standard, or none",
+    ),
     key("windows.length", "length of a window", "a duration of whole milliseconds that divides a day evenly"),
     key("windows.allowed_lateness", "how far the watermark is past a window when it closes", DURATION),
     key("anomaly.detector", "which detector looks at each event", "robust or none"),
@@ -147,6 +152,20 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     (distance <= 2.max(unknown.chars().count() / 4)).then_some(best)
 }
 
+/// The name that somebody who wrote `unknown` most likely meant.
+pub(crate) fn nearest_of<'n>(unknown: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let unknown = unknown.to_lowercase();
+    // One that was cut short, or drawn out, is near whatever its letters say.
+    let is_part = |name: &str| {
+        let shorter = unknown.len().min(name.len());
+        shorter >= 3 && (unknown.starts_with(name) || name.starts_with(&*unknown))
+    };
+    let distance_of = |name: &str| if is_part(name) { 1 } else { edit_distance(&unknown, name) };
+    let by_distance = names.map(|name| (distance_of(&name.to_lowercase()), name));
+    let (distance, nearest) = by_distance.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 2.min(unknown.chars().count() / 2).max(unknown.chars().count() / 4)).then_some(nearest)
+}
+
 /// Levenshtein's distance: how many letters must be put in, taken away or changed.
 fn edit_distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
@@ -186,5 +205,10 @@ mod tests {
         assert_eq!(nearest("kafka.emit_interval"), Some("hot_store.emit_interval"));
         assert_eq!(nearest("telemetry.sampling"), None);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
+        let bounds = || ["min", "max", "unit"].into_iter();
+        assert_eq!(
+            ["mni", "Maximum", "uint", "lowest", "x"].map(|name| nearest_of(name, bounds())),
+            [Some("min"), Some("max"), Some("unit"), None, None]
+        );
     }
 }

@@ -17,13 +17,14 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use kappa_core::decode::{DecodeLimits, ReaderSchema};
 
+pub(crate) use keys::nearest_of;
 pub use layers::Sources;
 pub use print::{PrintFormat, print};
 pub use problems::{ConfigurationError, Origin, Problem};
 pub use sections::{
-    AnomalyConfig, CheckpointConfig, Config, DetectorKind, EventConfig, FetcherChoice, HotStoreConfig, HttpConfig,
-    KafkaConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, ObjectStoreConfig, PipelineConfig, RegistryConfig,
-    StoreConfig, WindowsConfig,
+    AnomalyConfig, CheckpointConfig, Config, ContractConfig, DetectorKind, EventConfig, FetcherChoice, HotStoreConfig,
+    HttpConfig, KafkaConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, ObjectStoreConfig, PipelineConfig,
+    RegistryConfig, StoreConfig, WindowsConfig,
 };
 pub use values::{Secret, ServiceUrl, StartPolicy, StoreUrl};
 
@@ -58,7 +59,11 @@ impl Needs {
             Self::HotStore => matches!(section, "hot_store" | "event"),
             Self::Registry => matches!(section, "registry" | "event") || key == "kafka.topic",
             Self::DeadLetters => matches!(section, "dead_letter" | "object_store") || key == "kafka.topic",
-            Self::Judgement => Self::DeadLetters.includes(key) || Self::Registry.includes(key) || section == "limits",
+            Self::Judgement => {
+                Self::DeadLetters.includes(key)
+                    || Self::Registry.includes(key)
+                    || matches!(section, "limits" | "contract")
+            }
             Self::Redrive => Self::Judgement.includes(key) || section == "kafka",
         }
     }

@@ -78,6 +78,15 @@ pub struct ConfigurationError {
     pub problems: Vec<Problem>,
 }
 
+impl ConfigurationError {
+    /// Everything that is wrong with the file that a key names.
+    pub fn of_key(key: &str, value: &str, messages: Vec<String>) -> Self {
+        let problem =
+            |message| Problem { value: Some(value.to_owned()), allowed: None, ..Problem::with_key(key, message) };
+        Self { problems: messages.into_iter().map(problem).collect() }
+    }
+}
+
 impl std::error::Error for ConfigurationError {}
 
 impl fmt::Display for ConfigurationError {

@@ -30,6 +30,8 @@ pub struct Config {
     pub hot_store: HotStoreConfig,
     /// Which fields of an event mean what.
     pub event: EventConfig,
+    /// What is promised about the events.
+    pub contract: ContractConfig,
     /// The windows that events are counted in.
     pub windows: WindowsConfig,
     /// How anomalies are found.
@@ -152,6 +154,14 @@ pub struct EventConfig {
     /// The field that numbers a sensor's readings, by which duplicates are told; none where there is no such field.
     #[serde(deserialize_with = "values::optional_text")]
     pub sequence: Option<String>,
+}
+
+/// `[contract]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ContractConfig {
+    /// File with the data contract. Nothing set: the built-in one if the schema is the built-in one, too. `none`: none.
+    #[serde(deserialize_with = "values::optional_path")]
+    pub file: Option<PathBuf>,
 }
 
 /// `[windows]`
@@ -310,6 +320,7 @@ impl Config {
                 site: Some("site".to_owned()),
                 sequence: Some("sequence".to_owned()),
             },
+            contract: ContractConfig::default(),
             windows: WindowsConfig { length: Duration::from_mins(1), allowed_lateness: Duration::from_secs(30) },
             anomaly: AnomalyConfig {
                 detector: DetectorKind::Robust,

@@ -179,6 +179,7 @@ impl Checks<'_> {
             ("registry.password_file", config.registry.password_file.as_deref()),
             ("hot_store.password_file", config.hot_store.password_file.as_deref()),
             ("event.schema", config.event.schema.as_deref()),
+            ("contract.file", config.contract.file.as_deref().filter(|file| *file != Path::new("none"))),
         ];
         for (key, path) in files {
             let Some(path) = path else { continue };

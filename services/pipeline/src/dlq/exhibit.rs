@@ -107,7 +107,7 @@ impl Exhibit {
             now,
             redriven: ledger.batch_of(address).map(|batch| batch.intent.at.clone()),
             value: letter.value.clone().unwrap_or_default(),
-            explanation: explain_reason(&letter.reason),
+            explanation: explain_reason(&letter.reason, judge.contract()),
         })
     }
 
@@ -118,9 +118,9 @@ impl Exhibit {
             let _ = writeln!(out, "{title:<11}{text}");
         };
         section("found", &self.detail);
-        section("means", self.explanation.meaning);
-        section("usually", self.explanation.cause);
-        section("do", self.explanation.remedy);
+        section("means", &self.explanation.meaning);
+        section("usually", &self.explanation.cause);
+        section("do", &self.explanation.remedy);
         match &self.now {
             _ if self.redriven.is_some() => section("now", "it was sent again already; it is never sent twice"),
             Verdict::Accepted => {

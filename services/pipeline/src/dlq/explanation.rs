@@ -1,16 +1,20 @@
 //! What each reason means, where it usually comes from, and what to do.
 
+use std::borrow::Cow;
+
 use kappa_core::reject::Reason;
 use serde::Serialize;
+
+use crate::contract::{DataContract, RuleKind, demanded};
 
 /// About a reason. `ADDRESS` in a command stands for the record's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the words say it")]
 pub struct Explanation {
     pub reason: String,
-    pub meaning: &'static str,
-    pub cause: &'static str,
-    pub remedy: &'static str,
+    pub meaning: Cow<'static, str>,
+    pub cause: Cow<'static, str>,
+    pub remedy: Cow<'static, str>,
     pub commands: &'static [&'static str],
 }
 
@@ -18,10 +22,15 @@ const RELABEL: &[&str] =
     &["kappa dlq redrive ADDRESS --as-schema ID --dry-run", "kappa dlq redrive ADDRESS --as-schema ID"];
 const SHOW: &[&str] = &["kappa dlq show ADDRESS"];
 
-/// What is known about a reason; one that this version does not know is told as it is.
-pub fn explain_reason(name: &str) -> Explanation {
-    let explain =
-        |meaning, cause, remedy, commands| Explanation { reason: name.to_owned(), meaning, cause, remedy, commands };
+/// What is known about a reason; one that this version does not know is told as it is. `contract`: the one in force.
+pub fn explain_reason(name: &str, contract: Option<&DataContract>) -> Explanation {
+    let explain = |meaning: &'static str, cause: &'static str, remedy: &'static str, commands| Explanation {
+        reason: name.to_owned(),
+        meaning: meaning.into(),
+        cause: cause.into(),
+        remedy: remedy.into(),
+        commands,
+    };
     let Some(reason) = Reason::parse(name) else {
         return explain(
             "this version of kappa does not know the reason",
@@ -133,6 +142,11 @@ pub fn explain_reason(name: &str) -> Explanation {
                 "kappa dlq redrive ADDRESS --jq '.event_time = $record.timestamp' --dry-run",
             ],
         ),
+        Reason::Contract(rule)
+            if let Some(broken) = contract.and_then(|contract| broken_rule(name, &rule, contract)) =>
+        {
+            broken
+        }
         Reason::Contract(_) => explain(
             "the record breaks a rule of the data contract",
             "a field that makes the event is null, or out of its bounds",
@@ -140,6 +154,25 @@ pub fn explain_reason(name: &str) -> Explanation {
             &["kappa dlq redrive ADDRESS --jq '.sensor_id = $record.key' --dry-run"],
         ),
     }
+}
+
+/// A rule of the contract, in its own words, and whom to ask.
+fn broken_rule(reason: &str, rule: &str, contract: &DataContract) -> Option<Explanation> {
+    let declared = contract.rule(rule).filter(|declared| matches!(declared.kind, RuleKind::Judged(_)))?;
+    let field = declared.field.as_deref().unwrap_or_default();
+    let (title, owner) = (contract.title(), contract.contact());
+    Some(Explanation {
+        reason: reason.to_owned(),
+        meaning: format!(
+            "the record breaks the rule {rule} of the data contract {title}: `{field}` must be {}",
+            demanded(declared)
+        )
+        .into(),
+        cause: declared.description.clone().into(),
+        remedy: format!("mend the producer; what is known can be put in. If the rule is wrong, ask its owner: {owner}")
+            .into(),
+        commands: &["kappa contract docs", "kappa dlq redrive ADDRESS --jq '.FIELD = VALUE' --dry-run"],
+    })
 }
 
 impl std::fmt::Display for Explanation {
@@ -162,11 +195,25 @@ mod tests {
     #[test]
     fn every_reason_is_explained_and_its_commands_are_ours() {
         for name in Reason::names().chain(["contract_key_missing"]) {
-            let explanation = explain_reason(name);
+            let explanation = explain_reason(name, None);
             assert!(!explanation.meaning.contains("does not know the reason"), "{name}");
             assert!(!explanation.commands.is_empty(), "{name}");
             assert!(explanation.commands.iter().all(|command| command.starts_with("kappa ")), "{name}");
         }
-        assert!(explain_reason("of_tomorrow").meaning.contains("does not know"));
+        assert!(explain_reason("of_tomorrow", None).meaning.contains("does not know"));
+    }
+
+    #[test]
+    fn a_rule_of_the_contract_is_told_in_its_words_with_its_owner() {
+        let (contract, _) = crate::contract::read(crate::contract::BUILT_IN_CONTRACT);
+        let told = explain_reason("contract_value_range", Some(&contract)).to_string();
+        for said in
+            ["value_range", "`value` must be by `metric`: TEMPERATURE: -90 to 1000 Cel", "sensor-platform@example.com"]
+        {
+            assert!(told.contains(said), "{said} is missing in\n{told}");
+        }
+        // No rule of the file, but what `[event]` needs.
+        let told = explain_reason("contract_value_missing", Some(&contract)).to_string();
+        assert!(told.contains("breaks a rule"), "{told}");
     }
 }

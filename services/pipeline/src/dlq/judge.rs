@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use kappa_core::contract::judge::RuleJudge;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{Columns, DecodeLimits, Decoder, NaturalSchema, ReaderSchema, SchemaReference, unframe};
 use kappa_core::record::{LogBatch, LogRecord};
@@ -10,6 +12,7 @@ use kappa_core::reject::{Reason, Reject};
 use serde::Serialize;
 
 use crate::config::{Config, RegistryConfig};
+use crate::contract::{self, DataContract};
 use crate::ops::advice::advised;
 use crate::registry::{RegistryClient, SchemaVerdict};
 use crate::run::partition_settings;
@@ -27,6 +30,8 @@ pub struct Judge {
     reader: ReaderSchema,
     event: EventFields,
     time_limits: TimeLimits,
+    rules: ContractRules,
+    contract: Option<DataContract>,
     decode_limits: DecodeLimits,
     columns: Columns,
     schemas: HashMap<SchemaReference, Result<Writer, Reject>>,
@@ -79,9 +84,16 @@ impl Judge {
             reader: settings.reader,
             event: settings.event,
             time_limits: settings.time_limits,
+            rules: settings.contract,
+            contract: contract::in_words(config),
             decode_limits: settings.decode_limits,
             schemas: HashMap::new(),
         })
+    }
+
+    /// The data contract in force.
+    pub fn contract(&self) -> Option<&DataContract> {
+        self.contract.as_ref()
     }
 
     /// The schema that a reference names, or why there is none to read with.
@@ -152,9 +164,10 @@ impl Judge {
         let row = self.columns.rows();
         decoder.decode(body, &mut self.columns)?;
         let event = self.event.check(&self.columns, row, record.timestamp_ms, &self.time_limits);
+        let event = event.and_then(|_| RuleJudge::new(self.rules.clone()).judge(&self.columns, row));
         // Not `truncate`: dictionaries would keep what this one has brought.
         self.columns = self.reader.new_columns(&self.decode_limits);
-        event.map(|_| ())
+        event
     }
 }
 

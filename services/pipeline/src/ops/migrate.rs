@@ -43,6 +43,17 @@ pub struct MigrationReport {
     pub newer: Vec<u32>,
 }
 
+/// After how many days the TTL of a table drops its rows; `None` for a table that keeps them, or is none of ours.
+pub fn days_kept(table: &str) -> Option<u32> {
+    let of_table =
+        MIGRATIONS.iter().filter(|migration| migration.name.split_once('_').is_some_and(|(_, name)| name == table));
+    of_table.rev().find_map(|migration| {
+        let (_, ttl) = migration.sql.split_once("\nTTL ")?;
+        let (_, interval) = ttl.split_once("INTERVAL ")?;
+        interval.split_once(" DAY")?.0.trim().parse().ok()
+    })
+}
+
 /// Applies what is missing. `key` are the names of `event.key`.
 pub async fn migrate(hot_store: &HotStoreConfig, key: &[String]) -> anyhow::Result<MigrationReport> {
     migrate_with(hot_store, key, MIGRATIONS).await

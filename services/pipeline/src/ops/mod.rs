@@ -14,7 +14,7 @@ pub mod probe;
 mod refused_schemas;
 mod reject_samples;
 pub mod status;
-mod totals;
+pub(crate) mod totals;
 pub mod traces;
 
 pub use dependencies::{Dependency, DependencyReport};

@@ -47,6 +47,27 @@ pub struct Totals {
     pub adopted_segments: Total,
     /// Refused records by reason.
     dead_letters: Mutex<BTreeMap<String, u64>>,
+    /// Records that broke a rule of the data contract; also rules that none has broken yet.
+    violations: Mutex<BTreeMap<(String, ViolationAction), u64>>,
+}
+
+/// What became of a record that broke a rule of the data contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ViolationAction {
+    /// It was refused.
+    Rejected,
+    /// It was accepted, and counted.
+    Warned,
+}
+
+impl ViolationAction {
+    /// The label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Warned => "warned",
+        }
+    }
 }
 
 impl Totals {
@@ -59,6 +80,16 @@ impl Totals {
                 reasons.insert(reason.to_owned(), count);
             }
         }
+    }
+
+    /// Counts records that broke a rule of the data contract; with 0 it tells that there is such a rule.
+    pub fn add_violations(&self, rule: &str, action: ViolationAction, count: u64) {
+        *lock(&self.violations).entry((rule.to_owned(), action)).or_default() += count;
+    }
+
+    /// Records that broke a rule of the data contract, by the rule and what became of them.
+    pub fn violations(&self) -> BTreeMap<(String, ViolationAction), u64> {
+        lock(&self.violations).clone()
     }
 
     /// Refused records by reason.

@@ -18,6 +18,7 @@ use crate::ops::metrics::STAGE_DURATION;
 use crate::ops::status::{
     PartitionHandle, PartitionState as Phase, RefusedSchema, RejectSample, StatusBoard, is_of_schemas,
 };
+use crate::ops::totals::ViolationAction;
 use crate::storage::StoreHealth;
 
 /// One partition's line on the board, and the board.
@@ -155,9 +156,19 @@ impl Observer {
         for (reason, (count, last)) in by_reason {
             let (record, cause) = rejects.get(last);
             self.board.show_reject(RejectSample::of(self.partition, &record, &cause.reject, cause.schema_id));
+            if let Reason::Contract(rule) = reason {
+                self.board.totals().add_violations(rule, ViolationAction::Rejected, count);
+            }
             let reason = reason.name().into_owned();
             self.board.totals().add_dead_letters(&reason, count);
             self.line.update(|line| *line.rejects_by_reason.entry(reason).or_default() += count);
+        }
+    }
+
+    /// Accepted records broke rules of the data contract.
+    pub(super) fn warned(&self, by_rule: Vec<(String, u64)>) {
+        for (rule, count) in by_rule {
+            self.board.totals().add_violations(&rule, ViolationAction::Warned, count);
         }
     }
 

@@ -256,6 +256,7 @@ pub(super) fn footer_of<R, H, C>(context: &PartitionContext<R, H, C>, cut: &Segm
         rejected: cut.rejected_offsets.clone(),
         digest: cut.digest.clone(),
         reader_schema: context.settings.reader.json().to_owned(),
+        contract: context.settings.contract.label().map(str::to_owned),
     }
 }
 

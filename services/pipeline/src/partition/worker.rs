@@ -234,6 +234,7 @@ where
         let (rows, duplicates) = (self.state.segment_rows() - rows, self.state.segment_duplicates() - duplicates);
         self.context.observer.taken_in(rows, duplicates, self.state.position());
         self.context.observer.rejected(self.state.waiting_rejects(), rejects);
+        self.context.observer.warned(self.state.take_warnings());
         progress
     }
 

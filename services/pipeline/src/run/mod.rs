@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kappa_core::contract::rules::{ContractRules, Severity};
 use tokio::sync::{mpsc, watch};
 
 pub use settings::partition_settings;
@@ -28,6 +29,7 @@ use crate::ops::metrics::{CHECKPOINT_INTERVAL, Metrics, STORE_PROBE};
 use crate::ops::object_stores;
 use crate::ops::probe;
 use crate::ops::status::StatusBoard;
+use crate::ops::totals::ViolationAction;
 use crate::partition::{Pacing, SegmentSizes, Stores};
 use crate::registry::RegistryClient;
 use workers::{Shared, Workers};
@@ -55,6 +57,7 @@ impl Application {
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let settings = Arc::new(partition_settings(&config)?);
         let board = StatusBoard::for_group(&config.kafka.topic, &config.kafka.group);
+        announce_contract(&settings.contract, &board);
         let http = HttpServer::bind(&config.http, Arc::clone(&board), Metrics::shared()?).await?;
         let stores = object_stores::open_all(&config)?;
         let registry = RegistryClient::new(&config.registry)?.with_board(Arc::clone(&board));
@@ -116,6 +119,21 @@ impl Application {
             tracing::warn!("the HTTP server failed: {error:#}");
         }
         outcome
+    }
+}
+
+/// Counters that are there before their first event: Prometheus would not see it otherwise.
+fn announce_contract(contract: &ContractRules, board: &StatusBoard) {
+    for rule in contract.rules() {
+        let action = match rule.severity {
+            Severity::Error => ViolationAction::Rejected,
+            Severity::Warning => ViolationAction::Warned,
+        };
+        board.totals().add_violations(&rule.name, action, 0);
+    }
+    match contract.label() {
+        Some(contract) => tracing::info!(contract, "records are judged by the rules of the data contract"),
+        None => tracing::info!("no data contract: see contract.file"),
     }
 }
 

@@ -13,6 +13,7 @@ use kappa_core::partition::PartitionSettings;
 use kappa_core::windows::WindowSettings;
 
 use crate::config::{AnomalyConfig, Config, DetectorKind};
+use crate::contract;
 
 /// A series that was silent for a day is forgotten.
 const FORGET_SERIES_AFTER: Duration = Duration::from_hours(24);
@@ -28,6 +29,7 @@ const LARGEST_BATCH_BYTES: usize = 4 << 20;
 pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> {
     let avsc = config.reader_schema()?;
     let reader = ReaderSchema::parse(&avsc).context("the reader schema (event.schema) is not usable")?;
+    let contract = contract::in_force(config, &reader)?.map(|(_, rules)| rules).unwrap_or_default();
     let event = &config.event;
     let quality = event.quality.as_deref().map(|field| (field, event.bad_quality.as_str()));
     Ok(PartitionSettings {
@@ -37,6 +39,7 @@ pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> 
             .with_site(&reader, event.site.as_deref())?
             .with_sequence(&reader, event.sequence.as_deref())?,
         reader,
+        contract,
         time_limits: TimeLimits {
             max_event_age_ms: milliseconds(config.limits.max_event_age),
             max_future_skew_ms: milliseconds(config.limits.max_future_skew),

@@ -10,6 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::Shared;
 use super::chain::{Chain, Segment};
 use super::compare::{Comparison, Progressed};
+use super::contract::Breach;
 use super::dead_letters;
 use super::flags::{Flagged, Flags};
 use super::hot_rows::in_range;
@@ -174,7 +175,7 @@ impl Contents<'_> {
         repeats: &mut Repeats,
     ) -> anyhow::Result<Result<(), String>> {
         let Some(object) = object else { return Ok(Err("it was listed, but is not there any more".to_owned())) };
-        let reader = match SegmentReader::open(object, &self.shared.columns) {
+        let reader = match SegmentReader::open(object, &self.shared.columns, &self.shared.contract) {
             Ok(reader) => reader,
             Err(sentence) => return Ok(Err(sentence)),
         };
@@ -385,6 +386,14 @@ impl SegmentWork {
         while let Some(rows) = self.reader.next_rows() {
             let rows = rows?;
             self.check_rows(&rows, partition, segment)?;
+            for Breach { offset, rule } in &rows.breaches {
+                let key = &segment.object.key;
+                let sentence = format!(
+                    "partition {partition}: archive object {key}: offset {offset} breaks the rule {rule} of the data \
+                     contract that was in force"
+                );
+                shared.report.differs(Check::Chain, Some(partition), *offset, sentence);
+            }
             let (mut key, duplicates_before) = (Vec::new(), self.duplicates);
             for row in 0..rows.len() {
                 let event = rows.event(row, &mut key)?;

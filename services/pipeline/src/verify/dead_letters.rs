@@ -141,6 +141,7 @@ mod tests {
             rejected: RejectedOffsets::from_json(json).unwrap(),
             digest: String::new(),
             reader_schema: String::new(),
+            contract: None,
         };
         let segment = Segment { rejects: 3, ..segment(10, 20) };
         let of = |letters: &[(i64, &str)]| {

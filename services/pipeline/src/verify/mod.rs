@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`chain`] | (A) the segments of a partition follow one another from its first position on; keys agree with footers |
 //! | [`contents`] | goes through a partition's segments, one in memory; (A) rows + rejects are all of a segment |
+//! | [`contract`] | (A) no row breaks a rule of the data contract that its footer names |
 //! | [`replay`] | (B) the windows, recomputed by an implementation of its own |
 //! | [`flags`] | (B) which events are flagged, by the detector |
 //! | [`hot_rows`], [`compare`] | (B) rows of the hot store, read in slices and held against those expected |
@@ -22,6 +23,7 @@
 mod chain;
 mod compare;
 mod contents;
+mod contract;
 mod dead_letters;
 mod flags;
 mod hot_rows;
@@ -50,6 +52,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kappa_core::anomaly::ConfiguredDetector;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::windows::WindowSettings;
 
 use self::chain::{Chain, Footers};
@@ -100,6 +103,7 @@ struct Shared {
     stores: Stores,
     hot: HotReader,
     columns: EventColumns,
+    contract: ContractRules,
     windows: WindowSettings,
     detector: ConfiguredDetector,
     max_future_skew_ms: i64,
@@ -134,6 +138,7 @@ impl Shared {
             purged_before_hour: purges::horizon(&stores.dead_letters, &config.kafka.topic).await?,
             stores,
             columns: EventColumns::new(&config.event, &settings.reader),
+            contract: settings.contract,
             scope: Scope::new(selection.from, selection.to, settings.windows.length_ms),
             windows: settings.windows,
             detector: settings.detector,

@@ -10,10 +10,12 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::decode::ReaderSchema;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
+use super::contract::{Breach, RowRules};
 use super::totals::ArchivedEvent;
 use crate::archive::SegmentFooter;
 use crate::config::EventConfig;
@@ -83,6 +85,8 @@ pub(super) struct SegmentReader {
     pub(super) footer: SegmentFooter,
     batches: ParquetRecordBatchReader,
     columns: EventColumns,
+    /// The rules of the contract, where it was these that were in force.
+    rules: Option<RowRules>,
 }
 
 impl std::fmt::Debug for SegmentReader {
@@ -92,12 +96,14 @@ impl std::fmt::Debug for SegmentReader {
 }
 
 impl SegmentReader {
-    pub(super) fn open(object: Bytes, columns: &EventColumns) -> Result<Self, String> {
+    pub(super) fn open(object: Bytes, columns: &EventColumns, contract: &ContractRules) -> Result<Self, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(|error| error.to_string())?;
         let footer = SegmentFooter::from_metadata(builder.metadata()).map_err(|error| error.to_string())?;
         let columns = columns.in_segment(builder.schema());
         let marks = builder.schema().field_with_name(MARKS).is_ok().then_some(MARKS);
+        let rules = RowRules::of(contract, footer.contract.as_deref());
         let names = columns.names(footer.sequence.as_deref(), marks);
+        let names: Vec<&str> = names.into_iter().chain(rules.iter().flat_map(RowRules::columns)).collect();
         for name in &names {
             if builder.schema().field_with_name(name).is_err() {
                 return Err(format!("it has no column `{name}`"));
@@ -106,14 +112,19 @@ impl SegmentReader {
         let mask = ProjectionMask::columns(builder.parquet_schema(), names);
         let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
         let batches = batches.map_err(|error| error.to_string())?;
-        Ok(Self { footer, batches, columns })
+        Ok(Self { footer, batches, columns, rules })
     }
 
     /// The next rows; `None` behind the last.
     pub(super) fn next_rows(&mut self) -> Option<Result<Rows, String>> {
         let batch = self.batches.next()?;
-        let sequence = self.footer.sequence.as_deref();
-        Some(batch.map_err(|error| error.to_string()).and_then(|batch| Rows::new(&batch, &self.columns, sequence)))
+        Some(batch.map_err(|error| error.to_string()).and_then(|batch| {
+            let mut rows = Rows::new(&batch, &self.columns, self.footer.sequence.as_deref())?;
+            if let Some(rules) = &self.rules {
+                rows.breaches = rules.breaches(&batch, &rows.offsets)?;
+            }
+            Ok(rows)
+        }))
     }
 }
 
@@ -133,6 +144,8 @@ pub(super) struct Rows {
     pub(super) partitions: Vec<i32>,
     pub(super) offsets: Vec<i64>,
     pub(super) timestamps: Vec<i64>,
+    /// Rows that a rule of the contract forbids.
+    pub(super) breaches: Vec<Breach>,
 }
 
 impl Rows {
@@ -155,6 +168,7 @@ impl Rows {
             partitions: partitions.values().to_vec(),
             offsets: offsets.values().to_vec(),
             timestamps: milliseconds("_timestamp", column("_timestamp")?)?,
+            breaches: Vec::new(),
         })
     }
 
@@ -195,7 +209,7 @@ impl Rows {
 
 /// Strings, plain or by dictionary.
 #[derive(Debug)]
-struct TextColumn {
+pub(super) struct TextColumn {
     /// For the nulls.
     array: ArrayRef,
     /// Index into `texts` by row; `None` if each row has its own.
@@ -204,7 +218,7 @@ struct TextColumn {
 }
 
 impl TextColumn {
-    fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
+    pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
         let wrong = || format!("its column `{name}` is of type {}, not text", array.data_type());
         if let Some(dictionary) = array.as_any_dictionary_opt() {
             let texts = dictionary.values().as_string_opt::<i32>().ok_or_else(wrong)?.clone();
@@ -215,7 +229,7 @@ impl TextColumn {
         Ok(Self { array: array.clone(), keys: None, texts })
     }
 
-    fn get(&self, row: usize) -> Option<&str> {
+    pub(super) fn get(&self, row: usize) -> Option<&str> {
         if self.array.is_null(row) {
             return None;
         }
@@ -256,7 +270,7 @@ fn booleans(name: &str, array: &ArrayRef) -> Result<Vec<bool>, String> {
     Ok(booleans.iter().map(Option::unwrap_or_default).collect())
 }
 
-fn doubles(name: &str, array: &ArrayRef) -> Result<Vec<f64>, String> {
+pub(super) fn doubles(name: &str, array: &ArrayRef) -> Result<Vec<f64>, String> {
     Ok(match array.data_type() {
         DataType::Float64 => array.as_primitive::<Float64Type>().values().to_vec(),
         DataType::Float32 => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
 use kappa_core::archive::archive_schema;
+use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, ReaderSchema};
 use kappa_core::partition::PartitionSettings;
@@ -385,6 +386,7 @@ pub(crate) fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
             .expect("the fields exist"),
         reader,
         time_limits: TimeLimits { max_event_age_ms: 86_400_000, max_future_skew_ms: 60_000 },
+        contract: ContractRules::default(),
         decode_limits: DecodeLimits::default(),
         windows: WindowSettings { length_ms: WINDOW_MS, allowed_lateness_ms: LATENESS_MS, forget_after_ms: 3_600_000 },
         detector: ConfiguredDetector::Robust(Robust::new(20, 20, 12.0, 30)),

@@ -178,6 +178,20 @@ impl Column {
         }
     }
 
+    /// How many bytes the text of the row has, without a look at it.
+    #[inline]
+    pub fn text_bytes_at(&self, row: usize) -> Option<usize> {
+        if self.is_hidden(row) {
+            return None;
+        }
+        match &self.data {
+            Data::Dictionary { keys, dictionary } => dictionary.bytes_of(*keys.get(row)? as usize),
+            Data::Symbols { keys, symbols } => symbols.get(*keys.get(row)? as usize).map(String::len),
+            Data::Utf8 { offsets, .. } => span(offsets, row).map(|span| span.len()),
+            _ => None,
+        }
+    }
+
     /// Whether the text of the row is `text`; the cheapest way to ask right after the row was decoded.
     #[inline]
     pub fn is_text(&self, row: usize, text: &[u8]) -> bool {

@@ -163,6 +163,12 @@ impl Dictionary {
         self.text.get(self.start(key)..*self.ends.get(key)? as usize)
     }
 
+    /// How many bytes the value of a key has.
+    #[inline]
+    pub(super) fn bytes_of(&self, key: usize) -> Option<usize> {
+        Some(*self.ends.get(key)? as usize - self.start(key))
+    }
+
     #[inline]
     fn bytes(&self, key: usize) -> Option<&[u8]> {
         self.text.as_bytes().get(self.start(key)..*self.ends.get(key)? as usize)

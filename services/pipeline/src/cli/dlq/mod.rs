@@ -15,6 +15,7 @@ use self::arguments::{ExplainArguments, ListArguments, PurgeArguments, RedriveAr
 use super::WRONG_USE;
 use super::configuration::ConfigArguments;
 use crate::config::{Config, Needs};
+use crate::contract;
 use crate::dlq::ledger::{Ledger, Outcome};
 use crate::dlq::{
     Address, Bucket, Dimension, Exhibit, Expression, Fix, Judge, PurgePlan, RedriveOptions, RedriveReport, Summary,
@@ -129,7 +130,8 @@ async fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
         if Reason::parse(&arguments.what).is_none() {
             return Ok(unknown_reason(&arguments.what));
         }
-        let explanation = explain_reason(&arguments.what);
+        let contract = arguments.config.load(Needs::Nothing).ok().and_then(|loaded| contract::in_words(&loaded.config));
+        let explanation = explain_reason(&arguments.what, contract.as_ref());
         if arguments.json {
             print_json(&explanation)?;
         } else {

@@ -74,6 +74,8 @@ metrics_table! {
         EVENTS = "kappa_events_total", Counter, Count, ["topic"], "Events accepted";
         INPUT_BYTES = "kappa_input_bytes_total", Counter, Bytes, ["topic"], "Bytes of keys and values read from the log";
         DEAD_LETTERS = "kappa_dead_letters_total", Counter, Count, ["topic", "reason"], "Records refused, by reason";
+        CONTRACT_VIOLATIONS = "kappa_contract_violations_total", Counter, Count, ["topic", "rule", "action"],
+            "Records that broke a rule of the data contract, by what became of them: rejected (to the dead letters) or warned (accepted)";
         REFUSED_SCHEMA_SEEN = "kappa_refused_schema_last_seen_timestamp_seconds", Gauge, Seconds, ["topic", "schema", "reason", "field", "rule"],
             "When a record was last refused because of its schema, as Unix time; with the field at fault and the rule that it breaks. Gone after an hour without one";
         DUPLICATE_EVENTS = "kappa_duplicate_events_total", Counter, Count, ["topic"], "Readings that were there already: archived with a mark, in no window";

@@ -22,6 +22,7 @@ pub use document::{TableFormat, document};
 
 use super::now_ms;
 use super::status::{PartitionState, PartitionStatus, StatusBoard};
+use super::totals::ViolationAction;
 
 /// What `/metrics` is made of.
 #[derive(Debug, Clone)]
@@ -125,8 +126,15 @@ fn publish_totals(board: &StatusBoard) {
     }
     // Of a counter that is not there before its first event, Prometheus does not see that event.
     let none_yet = Reason::names().map(|name| (name.to_owned(), 0));
+    let of_contract = totals.violations();
+    let rejecting = of_contract.keys().filter(|(_, action)| *action == ViolationAction::Rejected);
+    let none_yet = none_yet.chain(rejecting.map(|(rule, _)| (Reason::contract(rule).name().into_owned(), 0)));
     for (reason, count) in none_yet.chain(totals.dead_letters()) {
         counter!(DEAD_LETTERS, vec![topic.clone(), Label::new("reason", reason)]).absolute(count);
+    }
+    for ((rule, action), count) in of_contract {
+        let labels = vec![topic.clone(), Label::new("rule", rule), Label::new("action", action.name())];
+        counter!(CONTRACT_VIOLATIONS, labels).absolute(count);
     }
 }
 
@@ -202,6 +210,8 @@ mod tests {
         let board = StatusBoard::for_group("readings", "kappa");
         board.totals().events.add(12);
         board.totals().add_dead_letters("tombstone", 3);
+        board.totals().add_violations("range", ViolationAction::Rejected, 0);
+        board.totals().add_violations("trusted", ViolationAction::Warned, 5);
         board.dependency_failing(Dependency::Registry, "refused");
         let rule = "field `value`: the writer's string cannot be read as double";
         board.refuse_schema("7", &Reject::new(Reason::IncompatibleSchema, rule), 1);
@@ -219,6 +229,9 @@ mod tests {
             "kappa_events_total{topic=\"readings\"} 12",
             "kappa_dead_letters_total{topic=\"readings\",reason=\"tombstone\"} 3",
             "kappa_dead_letters_total{topic=\"readings\",reason=\"bad_magic\"} 0",
+            "kappa_dead_letters_total{topic=\"readings\",reason=\"contract_range\"} 0",
+            "kappa_contract_violations_total{topic=\"readings\",rule=\"range\",action=\"rejected\"} 0",
+            "kappa_contract_violations_total{topic=\"readings\",rule=\"trusted\",action=\"warned\"} 5",
             "kappa_dependency_up{dependency=\"registry\"} 0",
             "kappa_refused_schema_last_seen_timestamp_seconds{topic=\"readings\",schema=\"7\",\
              reason=\"incompatible_schema\",field=\"value\",rule=\"the writer's string cannot be read as double\"} ",
