@@ -234,7 +234,8 @@ def test_a_rule_of_the_contract(make_world: WorldMaker) -> None:
     world = make_world(partitions=1)
     measured = {"event": {"value": "battery"}}
     same, event = world.schemas.same, _event(world, 0)
-    lacking = same.framed({**event, "battery": None})
+    next_event = {**event, "sequence": event["sequence"] + 1}
+    lacking = same.framed({**next_event, "battery": None})
     world.producer.send([
         PlannedRecord(0, b"k", same.framed({**event, "battery": 0.25}), (), _now_ms(), Accepted(event, same.schema_id)),
         _poison(world, 0, lacking, "contract_value_missing", same.schema_id),
@@ -245,7 +246,7 @@ def test_a_rule_of_the_contract(make_world: WorldMaker) -> None:
     assert queue.counts() == {"contract_value_missing": 1}
     assert "breaks a rule" in queue.run("explain", "0/1").stdout
     assert queue.json("redrive", "--reason", "contract_*", "--jq", ".battery = 0.5")["sent"] == 1
-    full = {**event, "battery": 0.5}
+    full = {**next_event, "battery": 0.5}
     queue.take_in(lambda _place, _record: Expected(same.framed(full), Accepted(full, same.schema_id)))
     world.wait_until_committed()
     assert kappa.terminate() == 0

@@ -104,7 +104,7 @@ def _reads_by(world: World, reader: dict[str, Any], name: str = "reader") -> dic
     file.write_text(json.dumps(reader, ensure_ascii=False))
     if reader not in world.readers:
         world.readers.append(reader)
-    return {"event": {"schema": str(file)}}
+    return {"event": {"schema": str(file), "sequence": ""}}
 
 
 def _check_rows(world: World, roles: Container[str] = ()) -> None:

@@ -97,7 +97,7 @@ class SentLog:
             for sent in self.in_order(partition):
                 if isinstance(sent.record.fate, Accepted):
                     event = sent.record.fate.event
-                    verdicts[partition, sent.offset] = readings.judge(event["sensor_id"], event["sequence"], event["event_time"])
+                    verdicts[partition, sent.offset] = readings.judge(event["sensor_id"], event.get("sequence", 0), event["event_time"])
         return verdicts
 
     def counted(self) -> dict[tuple[int, int], tuple[PlannedRecord, Accepted]]:
