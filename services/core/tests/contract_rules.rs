@@ -70,9 +70,7 @@ impl Reading {
         match &rule.demand {
             Demand::Required if field == "level" => self.level.is_none(),
             Demand::Required => self.text(field).unwrap_or_default().is_empty(),
-            Demand::Length { min, max } => {
-                self.text(field).is_some_and(|text| !(*min..=*max).contains(&text.as_bytes().len()))
-            }
+            Demand::Length { min, max } => self.text(field).is_some_and(|text| !(*min..=*max).contains(&text.len())),
             Demand::Range(bounds) => self.number(field).is_some_and(|value| !within(value, bounds)),
             Demand::RangeBy { by, bounds } => {
                 let listed: BTreeMap<_, _> = bounds.iter().map(|(text, bounds)| (text.as_str(), bounds)).collect();

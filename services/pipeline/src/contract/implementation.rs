@@ -103,13 +103,11 @@ fn limit(findings: &mut Findings, mapping: &Mapping<'_>, severity: Severity) -> 
     }
     let text = findings.needed(mapping, "duration", "such as 30d or 5m");
     let (_, place) = mapping.get("duration")?;
-    match humantime::parse_duration(&text) {
-        Ok(duration) => Some(duration),
-        Err(_) => {
-            findings.add(&place, format!("{text:?} is no duration such as 30d, 5m or 90s"));
-            None
-        }
+    let duration = humantime::parse_duration(&text).ok();
+    if duration.is_none() {
+        findings.add(&place, format!("{text:?} is no duration such as 30d, 5m or 90s"));
     }
+    duration
 }
 
 fn unique(findings: &mut Findings, mapping: &Mapping<'_>, severity: Severity) -> Option<RuleKind> {

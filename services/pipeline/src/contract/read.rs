@@ -135,7 +135,7 @@ pub(super) fn read(text: &str) -> (DataContract, Vec<Problem>) {
             }
         }
         Err(error) => {
-            findings.add(&Place { line: error.line, path: String::new() }, format!("no YAML: {}", error.message))
+            findings.add(&Place { line: error.line, path: String::new() }, format!("no YAML: {}", error.message));
         }
     }
     (contract, findings.0)

@@ -131,10 +131,8 @@ fn announce_contract(contract: &ContractRules, board: &StatusBoard) {
         };
         board.totals().add_violations(&rule.name, action, 0);
     }
-    match contract.label() {
-        Some(contract) => tracing::info!(contract, "records are judged by the rules of the data contract"),
-        None => tracing::info!("no data contract: see contract.file"),
-    }
+    let contract = contract.label().unwrap_or("none: see contract.file");
+    tracing::info!(contract, "the data contract whose rules judge the records");
 }
 
 /// Every start asks again whether the stores create atomically: everything rests on it.
