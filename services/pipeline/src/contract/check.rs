@@ -100,12 +100,27 @@ impl Agreement<'_> {
             RuleKind::Judged(_) => None,
             RuleKind::MaxEventAge(age) => self.limit(rule, "limits.max_event_age", *age, limits.max_event_age),
             RuleKind::MaxFutureSkew(skew) => self.limit(rule, "limits.max_future_skew", *skew, limits.max_future_skew),
-            RuleKind::Unique(fields) => {
-                let missing = fields.iter().find(|field| self.reader.index_of(field).is_none());
-                missing.map(|field| format!("rule {}: the schema has no field `{field}`", rule.name))
-            }
+            RuleKind::Unique(fields) => self.unique(&rule.name, fields),
         };
         Some(Problem::new(&rule.place, message?))
+    }
+
+    /// Told are repetitions of a sensor's numbers, as the configuration names them.
+    fn unique(&self, rule: &str, fields: &[String]) -> Option<String> {
+        if let Some(field) = fields.iter().find(|field| self.reader.index_of(field).is_none()) {
+            return Some(format!("rule {rule}: the schema has no field `{field}`"));
+        }
+        let event = &self.config.event;
+        let Some(sequence) = &event.sequence else {
+            return Some(format!("rule {rule}: repetitions are told by event.sequence, which names no field"));
+        };
+        let told: Vec<&String> = event.key.iter().take(1).chain([sequence]).collect();
+        let is_told = fields.len() == told.len() && told.iter().all(|field| fields.contains(field));
+        let told = told.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        (!is_told).then(|| {
+            let said = fields.join(", ");
+            format!("rule {rule}: repetitions are told by {told} (event.key, event.sequence), not by {said}")
+        })
     }
 
     /// Enforced is what the configuration says.
@@ -156,9 +171,17 @@ impl Agreement<'_> {
             return Some("completeness is a number from 0 to 100 with the unit percent".to_owned());
         }
         let elements = level.element.as_deref().unwrap_or_default();
-        let fields = elements.split(',').map(|element| element.trim().rsplit('.').next().unwrap_or_default());
-        let mut unknown = fields.filter(|field| self.reader.index_of(field).is_none());
-        unknown.next().map(|field| format!("completeness of `{field}`: the schema has no such field"))
+        let mut fields = elements.split(',').map(|element| element.trim().rsplit('.').next().unwrap_or_default());
+        let sequence = self.config.event.sequence.as_deref();
+        let problem = |field: &str| match self.reader.index_of(field) {
+            None => Some(format!("completeness of `{field}`: the schema has no such field")),
+            Some(_) if sequence == Some(field) => None,
+            Some(_) => {
+                let sequence = sequence.unwrap_or("none");
+                Some(format!("completeness of `{field}`: it is measured by event.sequence, {sequence}"))
+            }
+        };
+        fields.find_map(problem)
     }
 }
 

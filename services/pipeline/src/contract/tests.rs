@@ -146,6 +146,13 @@ fn each_mistake_is_named_with_its_place() {
         ),
         // Against the configuration.
         (
+            "fields: [sensor_id, sequence]",
+            "fields: [sensor_id, event_time]",
+            "schema[0].quality[0]",
+            "told by sensor_id, sequence (event.key, event.sequence), not by sensor_id, event_time",
+        ),
+        ("element: sequence", "element: value", "slaProperties[2]", "it is measured by event.sequence, sequence"),
+        (
             "duration: 30d",
             "duration: 20d",
             "schema[0].properties[2].quality[0]",
