@@ -38,6 +38,8 @@ pub struct Quality {
     /// The same for one minute by the symbols of site and metric, as long as the dictionaries stay the same.
     by_symbol: Vec<u32>,
     minute: i64,
+    /// Minute and cell of the last record that could not be read: where one is broken, many are.
+    unread: Option<(i64, u32)>,
     generation: u64,
     /// Bits of a place that the symbol of the metric takes.
     metric_bits: u32,
@@ -54,6 +56,7 @@ impl Quality {
             by_name: BTreeMap::new(),
             by_symbol: Vec::new(),
             minute: i64::MIN,
+            unread: None,
             generation: 0,
             metric_bits: 0,
             name_bytes: 0,
@@ -89,7 +92,10 @@ impl Quality {
 
     /// Counts a record that could not be decoded.
     pub fn refuse_unread(&mut self, arrived_ms: i64) {
-        let cell = self.cell_by_name("", "", arrived_ms.div_euclid(MINUTE_MS));
+        let minute = arrived_ms.div_euclid(MINUTE_MS);
+        let known = self.unread.filter(|(of, _)| *of == minute).map(|(_, cell)| cell);
+        let cell = known.unwrap_or_else(|| self.cell_by_name("", "", minute));
+        self.unread = Some((minute, cell));
         self.cells[cell as usize].rejected += 1;
     }
 
@@ -98,6 +104,7 @@ impl Quality {
         let cells = std::mem::take(&mut self.cells);
         let names = std::mem::take(&mut self.by_name);
         self.by_symbol.clear();
+        self.unread = None;
         self.name_bytes = 0;
         let row = |((site, metric, minute), cell): ((Box<str>, Box<str>, i64), u32)| QualityRow {
             site,
