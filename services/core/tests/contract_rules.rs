@@ -287,3 +287,40 @@ fn a_replay_takes_the_verdicts_of_the_footer_whatever_the_contract_is_now() {
     let nothing = Replay { end: 10, rejected: RejectedOffsets::default() };
     assert_eq!(go_through(&settings(&[(2.0, Severity::Error)]), Some(nothing)).1.rows, 10);
 }
+
+/// After 32 MiB of texts a dictionary starts afresh, and its numbers stand for others.
+#[test]
+fn a_dictionary_that_starts_afresh_is_looked_at_again() {
+    let reader = ReaderSchema::parse(SCHEMA).unwrap();
+    let limits = DecodeLimits::default();
+    let decoder = Decoder::compile(SCHEMA, &[], &reader, &limits).unwrap();
+    let schema = Schema::parse_str(SCHEMA).unwrap();
+    let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+    let rule = |name: &str, max, severity| Rule {
+        name: name.to_owned(),
+        field: "sensor_id".to_owned(),
+        severity,
+        demand: Demand::Length { min: 0, max },
+    };
+    let rules = vec![rule("too_long", 65_000, Severity::Error), rule("long", 60_000, Severity::Warning)];
+    let mut judge = RuleJudge::new(ContractRules::compile("c 1", rules, &reader).unwrap());
+    let mut columns = reader.new_columns(&limits);
+    let judged = |length: usize, number: usize, columns: &mut kappa_core::decode::Columns, judge: &mut RuleJudge| {
+        let sensor: &'static str = format!("{number:05}{}", "x".repeat(length - 5)).leak();
+        let reading = Reading { sensor, kind: 0, value: 0.0, count: 0, level: None, note: None };
+        let row = columns.rows();
+        decoder.decode(&reading.encoded(&writer, 0), columns).unwrap();
+        judge.judge(columns, row).map_err(|reject| reject.reason)
+    };
+    for number in 0..600 {
+        assert_eq!(judged(60_000, number, &mut columns, &mut judge), Ok(()));
+    }
+    judge.count_warnings(&columns, 0..600);
+    drop(columns.take());
+    assert_eq!(columns.column(0).dictionary_generation(), 1, "this test is about a fresh dictionary");
+    judge.follow_dictionaries(&columns);
+    assert_eq!(judged(64_000, 0, &mut columns, &mut judge), Ok(()));
+    assert_eq!(judged(70_000, 1, &mut columns, &mut judge), Err(Reason::contract("too_long")));
+    judge.count_warnings(&columns, 0..1);
+    assert_eq!(judge.take_warnings(), [("long".to_owned(), 1)]);
+}

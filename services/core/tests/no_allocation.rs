@@ -16,7 +16,8 @@ use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
-use kappa_core::decode::{Decoder, SchemaReference};
+use kappa_core::contract::rules::{Bounds, ContractRules, Demand, Rule, Severity};
+use kappa_core::decode::{Decoder, ReaderSchema, SchemaReference};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
 use kappa_core::record::LogBatch;
 
@@ -57,12 +58,35 @@ const PER_BATCH: i64 = 2_000;
 const ROWS_PER_BATCH: usize = 8_192;
 const START_MS: i64 = 1_767_225_600_000;
 
+/// Of each kind, refusing and warning; two of the warnings are broken all the time.
+fn contract(reader: &ReaderSchema) -> ContractRules {
+    let bounds = |max| Bounds { min: 0.0, max };
+    let by_metric = Demand::RangeBy { by: "metric".to_owned(), bounds: vec![("HUMIDITY".to_owned(), bounds(100.0))] };
+    let rules = [
+        ("sensor_id", Demand::Length { min: 1, max: 64 }, Severity::Error),
+        ("value", by_metric, Severity::Error),
+        ("site", Demand::Required, Severity::Error),
+        ("site", Demand::Allowed(vec!["north".to_owned()]), Severity::Error),
+        ("value", Demand::Range(bounds(25.0)), Severity::Warning),
+        ("metric", Demand::Allowed(vec!["HUMIDITY".to_owned()]), Severity::Warning),
+    ];
+    let rules = rules.into_iter().enumerate().map(|(number, (field, demand, severity))| Rule {
+        name: format!("rule_{number}"),
+        field: field.to_owned(),
+        severity,
+        demand,
+    });
+    ContractRules::compile("c 1", rules.collect(), reader).unwrap()
+}
+
 fn partition_settings() -> Arc<PartitionSettings> {
+    let plain = settings(SCHEMA, &["sensor_id", "metric"]);
     Arc::new(PartitionSettings {
+        contract: contract(&plain.reader),
         // Flags cost an allocation; this test is about what does not stand out.
         detector: ConfiguredDetector::Robust(Robust::new(u32::MAX, 60, 12.0, 60)),
         rows_per_batch: ROWS_PER_BATCH,
-        ..settings(SCHEMA, &["sensor_id", "metric"])
+        ..plain
     })
 }
 
@@ -114,6 +138,7 @@ fn an_event_costs_no_allocation() {
     process(&mut state, measured);
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     let events = measured.len() * PER_BATCH as usize;
+    assert_eq!(state.take_warnings().len(), 2, "the rules were judged");
     assert_eq!((state.segment_rows(), state.waiting_rejects().len()), (batches.len() as u64 * PER_BATCH as u64, 0));
     // Each batch that is handed to the archive takes some for its columns, however many rows it has.
     let batches = events / ROWS_PER_BATCH + 1;

@@ -119,11 +119,7 @@ impl RuleJudge {
         for (symbols, classes) in self.classes.iter_mut().zip(&self.rules.checks.classes) {
             symbols.by_symbol.truncate(columns.column(classes.column).symbol_count());
         }
-        for (known, check) in self.known.iter_mut().zip(&self.rules.checks.quick) {
-            if let QuickCheck::KnownText { column, .. } = check {
-                known.good_below = known.good_below.min(columns.column(*column).symbol_count() as u32);
-            }
-        }
+        // Known texts came with records that were accepted, so they stay.
     }
 
     /// Dictionaries start anew only when rows are taken out of the columns; call this then.
