@@ -191,7 +191,9 @@ def wait_until_committed_behind(subject: Subject, ends: dict[int, int], seconds:
 
 def verified_records(world: World) -> int:
     """`kappa verify` of the running pipeline finds no difference; so many records of the log it has gone through."""
-    result = world.kappa_verify("--json")
+    # On two busy cores it goes through half a million records a second, and more.
+    patience = 60 + sum(world.end_offsets().values()) / 250_000
+    result = world.kappa_verify("--json", timeout=patience)
     assert result.code == 0, f"kappa verify ended with {result.code}: {result.text}"
     checks = json.loads(result.stdout)["checks"]
     return next(check["examined"]["records"] for check in checks if "records" in check["examined"])

@@ -270,9 +270,10 @@ class World:
         result = self.kappa_verify()
         assert result.code == 0, f"kappa verify ended with {result.code}: {result.text}"
 
-    def kappa_verify(self, *arguments: str) -> CommandResult:
+    def kappa_verify(self, *arguments: str, timeout: float = 60) -> CommandResult:
         """What the program says of itself."""
-        return self.command("verify", "--config", str(self.write_config(self._changes, "verify")), *arguments)
+        config = str(self.write_config(self._changes, "verify"))
+        return self.command("verify", "--config", config, *arguments, timeout=timeout)
 
     def verify_snapshots(self) -> None:
         """The state at each committed offset is there, and no more than the one before it."""
