@@ -166,20 +166,24 @@ pub(crate) fn nearest_of<'n>(unknown: &str, names: impl Iterator<Item = &'n str>
     (distance <= 2.min(unknown.chars().count() / 2).max(unknown.chars().count() / 4)).then_some(nearest)
 }
 
-/// Levenshtein's distance: how many letters must be put in, taken away or changed.
+/// Damerau's distance: how many letters must be put in, taken away or changed, or exchanged with the next.
 fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (line, letter) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, other) in right.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut before = Vec::new();
+    let mut above: Vec<usize> = (0..=right.len()).collect();
+    for line in 0..left.len() {
+        let mut row = vec![line + 1];
+        for column in 0..right.len() {
+            let changed = above[column] + usize::from(left[line] != right[column]);
+            let mut distance = changed.min(above[column + 1] + 1).min(row[column] + 1);
+            if line > 0 && column > 0 && left[line] == right[column - 1] && left[line - 1] == right[column] {
+                distance = distance.min(before[column - 1] + 1);
+            }
+            row.push(distance);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[right.len()]
+    above[right.len()]
 }
 
 #[cfg(test)]
@@ -205,6 +209,7 @@ mod tests {
         assert_eq!(nearest("kafka.emit_interval"), Some("hot_store.emit_interval"));
         assert_eq!(nearest("telemetry.sampling"), None);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("unit", "uint"), 1);
         let bounds = || ["min", "max", "unit"].into_iter();
         assert_eq!(
             ["mni", "Maximum", "uint", "lowest", "x"].map(|name| nearest_of(name, bounds())),
