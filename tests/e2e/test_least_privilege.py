@@ -147,8 +147,8 @@ def test_the_listed_rights_are_enough(migrated: ComposeServices, tmp_path: Path)
 def look_at_dead_letters_only(services: ComposeServices, config: Path, sent: SentLog) -> None:
     """With the rights of the pipeline they can be looked at, and neither be sent again nor purged."""
 
-    def dlq(*arguments: str) -> CommandResult:
-        return run_command(["dlq", *arguments, "-c", str(config)], TEST_SETTINGS | services.aws("kappa"))
+    def dlq(*arguments: str, user: str = "kappa") -> CommandResult:
+        return run_command(["dlq", *arguments, "-c", str(config)], TEST_SETTINGS | services.aws(user))
 
     listed = dlq("list", "--json")
     assert listed.code == 0 and json.loads(listed.stdout)["count"] == len(sent.rejected()), listed.text
@@ -156,6 +156,9 @@ def look_at_dead_letters_only(services: ComposeServices, config: Path, sent: Sen
     assert dlq("explain", f"{partition}/{offset}").code == 0
     redriven = dlq("redrive", "--all", "--even-if-refused")
     assert redriven.code == 1 and "Write and Describe on the transactional id" in redriven.stderr, redriven.text
+    # Who may only read cannot say that a purge is one, and so deletes nothing.
+    unmarked = dlq("purge", "--older-than", "0s", "--yes", user="loadtest")
+    assert unmarked.code == 1 and "cannot be created" in unmarked.stderr and "the mark" in unmarked.stderr, unmarked.text
     # The bucket is write-once; all of its dead letters are of an earlier hour.
     purged = dlq("purge", "--older-than", "0s", "--yes")
     assert purged.code == 1 and "a write-once bucket" in purged.stderr and "0 objects were deleted" in purged.stderr, purged.text

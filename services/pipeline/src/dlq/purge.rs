@@ -85,8 +85,16 @@ impl PurgePlan {
         let put = || bucket.root.store.put_opts(&key, PutPayload::from(content.clone()), PutMode::Create.into());
         let is_passing = |error: &Error| !matches!(error, Error::AlreadyExists { .. } | Error::PermissionDenied { .. });
         match retried(&key, put, is_passing).await {
-            // The same purge was begun before. A guarded bucket answers "denied"; then so it does to the deleting.
-            Ok(_) | Err(Error::AlreadyExists { .. } | Error::PermissionDenied { .. }) => Ok(()),
+            // The same purge was begun before.
+            Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
+            // A guarded bucket answers so of what is there already, too; without a mark nothing may be deleted.
+            Err(error @ Error::PermissionDenied { .. }) => match bucket.root.store.head(&key).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(advised(
+                    format!("the mark {key} cannot be created: {error}"),
+                    "let this user put objects there: the mark tells `kappa verify` that what is missing was purged on purpose",
+                )),
+            },
             Err(error) => Err(error).with_context(|| format!("cannot create {key}")),
         }
     }
