@@ -190,7 +190,7 @@ def _archived(sent: SentLog, records: list[PlannedRecord]) -> Archive:
             headers = [{"key": name, "value": value} for name, value in records[offset].headers]
             rows.append(row | {"_headers": headers or None, "_extra": json.dumps(fate.extra) if fate.extra else None})
         key = SegmentKey(sent.topic, date, hour, 0, start)
-        archive.segments[0].append(Segment(key, end, len(rows), sum(row["_duplicate"] for row in rows), rejects, rows, READER_SCHEMA))
+        archive.segments[0].append(Segment(key, end, len(rows), sum(row["_duplicate"] for row in rows), rejects, rows, READER_SCHEMA, None))
     return archive
 
 
