@@ -129,6 +129,8 @@ DEPENDENCIES = {
 
 #: Enough for a backlog of some seconds on a machine that is busy with all the others.
 INTERVAL_SECONDS = 1.0
+#: How much longer a recovery may take where other tests have the same cores. `make faults` holds the bounds themselves.
+SLACK = float(os.environ.get("KAPPA_FAULTS_SLACK", "1"))
 
 
 def strike(subject: Subject, ordeal: Ordeal, during: Callable[[], None], lasts: float) -> Survived:
@@ -150,7 +152,8 @@ def strike(subject: Subject, ordeal: Ordeal, during: Callable[[], None], lasts: 
     healed = time.monotonic()
     with subject.production.paused():
         ends = world.sent.end_offsets()
-    wait_until_committed_behind(subject, ends, ordeal.bound + INTERVAL_SECONDS)
+    bound_seconds = (ordeal.bound + INTERVAL_SECONDS) * SLACK
+    wait_until_committed_behind(subject, ends, bound_seconds)
     recovered = time.monotonic() - healed
     peak, bound = kappa.peak_resident_bytes(), int(kappa.status()["memory"]["budget_bytes"]) + RSS_MARGIN
     assert peak <= bound, f"{peak >> 20} MiB resident, {bound >> 20} MiB are allowed"
@@ -159,7 +162,7 @@ def strike(subject: Subject, ordeal: Ordeal, during: Callable[[], None], lasts: 
         fault=ordeal.name,
         lasted_seconds=round(healed - started, 1),
         recovered_seconds=round(recovered, 1),
-        bound_seconds=ordeal.bound + INTERVAL_SECONDS,
+        bound_seconds=bound_seconds,
         peak_rss_mib=round(peak / (1 << 20)),
         rss_bound_mib=round(bound / (1 << 20)),
         records_verified=verified_records(world),
