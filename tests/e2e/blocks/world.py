@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from .archive import Archive, check_chain, read_archive
@@ -54,6 +54,8 @@ class World:
         self.state_place = Place(files, "state", self.topic)
         self.hot_store = HotStore(stack.clickhouse_url, self.topic.replace("-", "_"))
         self.admin = AdminClient({"bootstrap.servers": stack.brokers})
+        # By the group whose offsets they are asked for.
+        self._groups: dict[str, Consumer] = {}
         self.create_topic()
         self.producer = self.new_producer()
         self.schemas = RegisteredSchemas.register(self.registry, self.topic)
@@ -88,9 +90,11 @@ class World:
         """The group's offsets, without becoming a member of it."""
         name = group or self.group
         positions = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
-        request = ConsumerGroupTopicPartitions(name, positions)
-        answer = self.admin.list_consumer_group_offsets([request])[name].result(30)
-        return {found.partition: found.offset for found in answer.topic_partitions if found.offset >= 0}
+        # Not by an admin client: in librdkafka that crashes where the coordinator is still loading.
+        if name not in self._groups:
+            self._groups[name] = Consumer({"bootstrap.servers": self.stack.brokers, "group.id": name, "enable.auto.commit": False})
+        answer = self._groups[name].committed(positions, timeout=30)
+        return {found.partition: found.offset for found in answer if found.offset >= 0}
 
     def group_exists(self) -> bool:
         groups = self.admin.list_consumer_groups(request_timeout=20).result(30)
@@ -201,6 +205,8 @@ class World:
         for process in self.processes:
             process.make_sure_it_ends()
         # Their threads would look for the broker as long as the session lasts.
+        for consumer in self._groups.values():
+            consumer.close()
         del self.producer, self.admin
 
     # What came out
