@@ -178,7 +178,7 @@ def _archived(sent: SentLog, records: list[PlannedRecord]) -> Archive:
     archive = Archive()
     date, hour = date_and_hour(START_MS)
     middle = len(records) // 2
-    counted = sent.counted()
+    duplicates = sent.duplicates(0)
     for start, end in ((0, middle), (middle, len(records))):
         rows, rejects = [], {}
         for offset in range(start, end):
@@ -186,7 +186,7 @@ def _archived(sent: SentLog, records: list[PlannedRecord]) -> Archive:
             if isinstance(fate, Rejected):
                 rejects[offset] = fate.reason
                 continue
-            row = expected_row(0, offset, records[offset], fate) | {"_duplicate": (0, offset) not in counted}
+            row = expected_row(0, offset, records[offset], fate) | {"_duplicate": offset in duplicates}
             headers = [{"key": name, "value": value} for name, value in records[offset].headers]
             rows.append(row | {"_headers": headers or None, "_extra": json.dumps(fate.extra) if fate.extra else None})
         key = SegmentKey(sent.topic, date, hour, 0, start)

@@ -11,9 +11,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::contract::judge::RuleJudge;
 use kappa_core::contract::rules::{Bounds, ContractRules, Demand, Rule, Severity};
 use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
-use kappa_core::partition::{
-    PartitionSettings, PartitionState, Progress, RejectedOffsets, Replay, SegmentCut, WriterSchema,
-};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress, RejectedOffsets, Replay, SegmentCut};
 use kappa_core::record::LogBatch;
 use kappa_core::reject::Reason;
 use proptest::prelude::*;
@@ -244,9 +242,8 @@ fn batch(count: i64) -> LogBatch {
 }
 
 fn go_through(settings: &Arc<PartitionSettings>, replay: Option<Replay>) -> (PartitionState, SegmentCut) {
-    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(Arc::clone(settings), 0, 0, None);
-    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    state.learn(SchemaReference::Id(1), support::known_writer(SCHEMA, settings));
     if let Some(replay) = replay {
         state.begin_replay(replay);
     }

@@ -10,12 +10,12 @@ use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use arrow_array::cast::AsArray as _;
-use kappa_core::decode::{Decoder, SchemaReference};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, Replay, SegmentCut, WriterSchema};
+use kappa_core::decode::SchemaReference;
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress, Replay, SegmentCut};
 use kappa_core::record::LogBatch;
 use kappa_core::rows::{QualityCounts, QualityRow};
 
-use support::settings;
+use support::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -37,13 +37,8 @@ fn partition_settings(rows_per_batch: usize, sequence: Option<&str>) -> Arc<Part
     Arc::new(PartitionSettings { event, rows_per_batch, ..plain })
 }
 
-fn writer(settings: &PartitionSettings) -> WriterSchema {
-    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
-    WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) }
-}
-
 fn state(settings: Arc<PartitionSettings>) -> PartitionState {
-    let writer = writer(&settings);
+    let writer = known_writer(SCHEMA, &settings);
     let mut state = PartitionState::empty(settings, 0, 0, None);
     state.learn(SchemaReference::Id(1), writer);
     state
@@ -226,7 +221,7 @@ fn whoever_adopts_a_segment_comes_to_the_same() {
             Progress::Consumed => break,
             Progress::RowsWait { index } => index,
             Progress::NeedsSchema { index, reference } => {
-                next.learn(reference, writer(&settings));
+                next.learn(reference, known_writer(SCHEMA, &settings));
                 index
             }
             other => panic!("{other:?}"),
@@ -247,7 +242,7 @@ fn a_replay_of_nothing_but_refused_records_asks_for_their_schema_once() {
     let mut next = PartitionState::empty(Arc::clone(&settings), 0, 0, None);
     next.begin_replay(replay.clone());
     assert_eq!(next.process(&refused, 0), Progress::NeedsSchema { index: 0, reference: SchemaReference::Id(1) });
-    next.learn(SchemaReference::Id(1), writer(&settings));
+    next.learn(SchemaReference::Id(1), known_writer(SCHEMA, &settings));
     assert_eq!(next.process(&refused, 0), Progress::Consumed);
     assert_eq!(said(next.cut().unwrap()), said(cut));
 

@@ -17,11 +17,11 @@ use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
 use kappa_core::contract::rules::{Bounds, ContractRules, Demand, Rule, Severity};
-use kappa_core::decode::{Decoder, ReaderSchema, SchemaReference};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::decode::{ReaderSchema, SchemaReference};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 
-use support::settings;
+use support::{known_writer, settings};
 
 struct Counting;
 
@@ -126,9 +126,8 @@ fn process(state: &mut PartitionState, batches: &[LogBatch]) {
 #[test]
 fn an_event_costs_no_allocation() {
     let settings = partition_settings();
-    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(Arc::clone(&settings), 0, 0, None);
-    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    state.learn(SchemaReference::Id(1), known_writer(SCHEMA, &settings));
     let schema = Schema::parse_str(SCHEMA).unwrap();
     let writer = GenericDatumWriter::builder(&schema).build().unwrap();
     let batches: Vec<LogBatch> = (0..60).map(|number| batch(number * PER_BATCH, &writer)).collect();

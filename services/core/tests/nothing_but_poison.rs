@@ -7,12 +7,12 @@ mod support;
 
 use std::sync::Arc;
 
-use kappa_core::decode::{DecodeLimits, Decoder, NaturalSchema, SchemaReference};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::decode::{DecodeLimits, NaturalSchema, SchemaReference};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 use serde_json::json;
 
-use support::settings;
+use support::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -29,9 +29,9 @@ fn state() -> PartitionState {
         ..settings(SCHEMA, &["sensor_id"])
     };
     let settings = Arc::new(settings);
-    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
+    let writer = known_writer(SCHEMA, &settings);
     let mut state = PartitionState::empty(settings, 0, 0, None);
-    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    state.learn(SchemaReference::Id(1), writer);
     state
 }
 

@@ -10,11 +10,11 @@ use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::contract::EventFields;
-use kappa_core::decode::{Decoder, ReaderSchema, SchemaReference};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::decode::{ReaderSchema, SchemaReference};
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 
-use support::settings;
+use support::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -28,9 +28,9 @@ fn state(site: Option<&str>, rows_per_batch: usize) -> PartitionState {
     let plain = settings(SCHEMA, &["sensor_id"]);
     let event = plain.event.clone().with_site(&plain.reader, site).unwrap();
     let settings = Arc::new(PartitionSettings { event, rows_per_batch, ..plain });
-    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
+    let writer = known_writer(SCHEMA, &settings);
     let mut state = PartitionState::empty(settings, 0, 0, None);
-    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    state.learn(SchemaReference::Id(1), writer);
     state
 }
 

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
-use kappa_core::decode::{Decoder, SchemaReference};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, WriterSchema};
+use kappa_core::decode::SchemaReference;
+use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 use kappa_core::snapshot::FORMAT_VERSION;
 
-use support::settings;
+use support::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -35,9 +35,8 @@ fn partition_settings() -> Arc<PartitionSettings> {
 
 /// Five sensors, ten minutes, a spike, a late event, and one schema that nobody knows.
 fn state(settings: &Arc<PartitionSettings>) -> PartitionState {
-    let decoder = Decoder::compile(SCHEMA, &[], &settings.reader, &settings.decode_limits).unwrap();
     let mut state = PartitionState::empty(Arc::clone(settings), 7, 1_000, Some("AAECAwQFBgcICQoLDA0ODw".to_owned()));
-    state.learn(SchemaReference::Id(1), WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) });
+    state.learn(SchemaReference::Id(1), known_writer(SCHEMA, settings));
     let mut batch = LogBatch::default();
     for number in 0..RECORDS {
         let late_ms = if number == 300 { 240_000 } else { 0 };

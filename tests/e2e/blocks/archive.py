@@ -125,8 +125,8 @@ def _check_hour(segment: Segment, sent: SentLog, where: str) -> None:
 def check_rows(archive: Archive, sent: SentLog) -> None:
     """Every accepted record is there once, equal in every column; no rejected one is."""
     seen: set[tuple[int, int]] = set()
-    counted = sent.counted()
     for partition, segments in archive.segments.items():
+        marked = sent.duplicates(partition)
         for segment in segments:
             previous = segment.key.start - 1
             for row in segment.rows:
@@ -135,8 +135,7 @@ def check_rows(archive: Archive, sent: SentLog) -> None:
                     f"offset {offset} behind {previous} in segment {partition}-{segment.key.start}..{segment.end}"
                 )
                 previous = offset
-                is_duplicate = (partition, offset) not in counted
-                _check_row(partition, offset, row, sent.partitions[partition][offset], is_duplicate)
+                _check_row(partition, offset, row, sent.partitions[partition][offset], offset in marked)
                 seen.add((partition, offset))
             duplicates = sum(bool(row["_duplicate"]) for row in segment.rows)
             assert segment.duplicates == duplicates, f"segment {partition}-{segment.key.start} says {segment.duplicates} duplicates"

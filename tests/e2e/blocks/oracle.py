@@ -100,10 +100,10 @@ class Oracle:
     def partition(self, sent: SentLog, partition: int) -> PartitionWindows:
         windows = PartitionWindows()
         watermark: int | None = None
-        counted = sent.counted()
+        duplicates = sent.duplicates(partition)
         for position in sent.in_order(partition):
             fate = position.record.fate
-            if not isinstance(fate, Accepted) or (partition, position.offset) not in counted:
+            if not isinstance(fate, Accepted) or position.offset in duplicates:
                 continue
             event = fate.event
             time_ms = event["event_time"]

@@ -24,9 +24,13 @@ class Verdict(Enum):
 @dataclass
 class _Life:
     numbers: set[int]
+    lowest: int
+    highest: int
     since_ms: float
     newest_ms: int
-    missing: int = 0
+
+    def missing(self) -> int:
+        return self.highest - self.lowest + 1 - len(self.numbers)
 
 
 class Readings:
@@ -41,20 +45,19 @@ class Readings:
             return Verdict.UNTOLD, 0
         life = self._lives.get(sensor)
         if life is None:
-            self._lives[sensor] = _Life({number}, float("-inf"), time_ms)
+            self._lives[sensor] = _Life({number}, number, number, float("-inf"), time_ms)
             return Verdict.NEW, 0
         if time_ms < life.since_ms:
             return Verdict.UNTOLD, 0
-        highest = max(life.numbers)
-        if number - highest > LARGEST_GAP or (number <= highest and time_ms > life.newest_ms):
-            self._lives[sensor] = _Life({number}, time_ms, max(time_ms, life.newest_ms))
+        if number - life.highest > LARGEST_GAP or (number <= life.highest and time_ms > life.newest_ms):
+            self._lives[sensor] = _Life({number}, number, number, time_ms, max(time_ms, life.newest_ms))
             return Verdict.RESTART, 0
-        if number <= highest - HORIZON:
+        if number <= life.highest - HORIZON:
             return Verdict.UNTOLD, 0
         if number in life.numbers:
             return Verdict.DUPLICATE, 0
-        before = life.missing
+        before = life.missing()
         life.numbers.add(number)
+        life.lowest, life.highest = min(life.lowest, number), max(life.highest, number)
         life.newest_ms = max(life.newest_ms, time_ms)
-        life.missing = max(life.numbers) - min(life.numbers) + 1 - len(life.numbers)
-        return Verdict.NEW, life.missing - before
+        return Verdict.NEW, life.missing() - before

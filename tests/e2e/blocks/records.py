@@ -91,14 +91,19 @@ class SentLog:
 
     def verdicts(self) -> dict[tuple[int, int], tuple[Verdict, int]]:
         """What each accepted reading is, and how many more are missing with it."""
-        verdicts = {}
-        for partition in self.partitions:
-            readings = Readings()
-            for sent in self.in_order(partition):
-                if isinstance(sent.record.fate, Accepted):
-                    event = sent.record.fate.event
-                    verdicts[partition, sent.offset] = readings.judge(event["sensor_id"], event.get("sequence", 0), event["event_time"])
-        return verdicts
+        return {place: verdict for partition in self.partitions for place, verdict in self._verdicts_of(partition)}
+
+    def _verdicts_of(self, partition: int) -> Iterator[tuple[tuple[int, int], tuple[Verdict, int]]]:
+        readings = Readings()
+        for sent in self.in_order(partition):
+            if isinstance(sent.record.fate, Accepted):
+                event = sent.record.fate.event
+                verdict = readings.judge(event["sensor_id"], event.get("sequence", 0), event["event_time"])
+                yield (partition, sent.offset), verdict
+
+    def duplicates(self, partition: int) -> set[int]:
+        """Offsets of readings that were there before."""
+        return {offset for (_, offset), (verdict, _) in self._verdicts_of(partition) if verdict is Verdict.DUPLICATE}
 
     def counted(self) -> dict[tuple[int, int], tuple[PlannedRecord, Accepted]]:
         """What is accepted and no duplicate."""

@@ -7,6 +7,8 @@
 pub mod judge;
 pub mod rules;
 
+use arrow_schema::DataType;
+
 use crate::decode::{Column, Columns, ReaderSchema};
 use crate::reject::{Reason, Reject};
 
@@ -175,7 +177,7 @@ impl EventFields {
             .quality
             .as_ref()
             .is_some_and(|(column, bad)| columns.column(*column).str_at(row).is_some_and(|quality| quality == bad));
-        let number = self.sequence.as_ref().and_then(|(column, _)| columns.column(*column).integer_at(row));
+        let number = self.sequence.as_ref().and_then(|(column, _)| columns.column(*column).long_at(row));
         Ok(ValidEvent { time_ms, value, bad_quality, sequence: number.unwrap_or_default().max(0) })
     }
 
@@ -205,6 +207,20 @@ impl EventFields {
         );
         Reject::new(Reason::EventTimeTooOld, detail)
     }
+}
+
+/// Whether a field holds text: a string or an enum.
+pub fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 => true,
+        DataType::Dictionary(_, values) => **values == DataType::Utf8,
+        _ => false,
+    }
+}
+
+/// Whether a field holds a number: an int, long, float or double.
+pub fn is_number(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int32 | DataType::Int64 | DataType::Float32 | DataType::Float64)
 }
 
 fn is_missing(column: &Column, row: usize) -> bool {

@@ -10,6 +10,7 @@ use arrow_schema::DataType;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::{is_number, is_text};
 use crate::decode::ReaderSchema;
 
 /// One bit of a word says whether a rule is broken.
@@ -281,11 +282,13 @@ impl Checks {
         let known_text = |null_is_good| QuickCheck::KnownText { column, null_is_good };
         Ok(match &rule.demand {
             Demand::Required => {
-                if !reader.arrow_fields()[column].is_nullable() && !is_text(reader, column) {
+                let field = &reader.arrow_fields()[column];
+                let is_text = is_text(field.data_type());
+                if !field.is_nullable() && !is_text {
                     return Err(Misfit::NeverNull { field: rule.field.clone() });
                 }
                 self.nulls.push(NullCheck { bit, column });
-                if is_text(reader, column) { known_text(false) } else { QuickCheck::NotNull { column } }
+                if is_text { known_text(false) } else { QuickCheck::NotNull { column } }
             }
             Demand::Length { min, max } => {
                 demand_type(reader, column, is_text, "a string")?;
@@ -374,27 +377,14 @@ fn check_bounds(reader: &ReaderSchema, column: usize, bounds: Bounds) -> Result<
 fn demand_type(
     reader: &ReaderSchema,
     column: usize,
-    fits: fn(&ReaderSchema, usize) -> bool,
+    fits: fn(&DataType) -> bool,
     wanted: &'static str,
 ) -> Result<(), Misfit> {
-    if fits(reader, column) {
+    let field = &reader.arrow_fields()[column];
+    if fits(field.data_type()) {
         return Ok(());
     }
-    let field = &reader.arrow_fields()[column];
     Err(Misfit::Unfit { field: field.name().clone(), found: field.data_type().to_string(), wanted })
-}
-
-fn is_text(reader: &ReaderSchema, column: usize) -> bool {
-    match reader.arrow_fields()[column].data_type() {
-        DataType::Utf8 => true,
-        DataType::Dictionary(_, values) => **values == DataType::Utf8,
-        _ => false,
-    }
-}
-
-fn is_number(reader: &ReaderSchema, column: usize) -> bool {
-    let data_type = reader.arrow_fields()[column].data_type();
-    matches!(data_type, DataType::Int32 | DataType::Int64 | DataType::Float32 | DataType::Float64)
 }
 
 impl fmt::Display for Bounds {

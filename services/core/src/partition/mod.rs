@@ -327,6 +327,7 @@ impl PartitionState {
         let (decoded, extra) = self.columns.take();
         self.lookup.follow_dictionaries(&self.columns);
         self.judge.follow_dictionaries(&self.columns);
+        self.quality.follow_dictionaries(&self.columns);
         self.metadata.finish(&self.settings.archive_schema, decoded, extra).map(Some)
     }
 

@@ -99,6 +99,16 @@ impl Quality {
         self.cells[cell as usize].rejected += 1;
     }
 
+    /// Dictionaries start anew only when rows are taken out of the columns; call this then.
+    pub fn follow_dictionaries(&mut self, columns: &Columns) {
+        let used = self.columns.site.into_iter().chain(self.columns.metric);
+        let generation = used.map(|column| columns.column(column).dictionary_generation()).sum();
+        if generation != self.generation {
+            self.generation = generation;
+            self.by_symbol.clear();
+        }
+    }
+
     /// What came since the last call, in the order of the names.
     pub fn take(&mut self) -> Vec<QualityRow> {
         let cells = std::mem::take(&mut self.cells);
@@ -128,7 +138,6 @@ impl Quality {
     fn cell(&mut self, columns: &Columns, row: usize, arrived_ms: i64) -> &mut QualityCounts {
         let minute = arrived_ms.div_euclid(MINUTE_MS);
         if minute == self.minute
-            && self.generation == self.generation_of(columns)
             && let Some(place) = self.place(columns, row)
             && let Some(cell) = self.by_symbol.get(place).copied()
             && cell != UNKNOWN
@@ -136,13 +145,6 @@ impl Quality {
             return &mut self.cells[cell as usize];
         }
         self.cell_by_text(columns, row, minute)
-    }
-
-    /// Dictionaries start anew only when rows are taken out of the columns.
-    #[inline]
-    fn generation_of(&self, columns: &Columns) -> u64 {
-        let used = self.columns.site.into_iter().chain(self.columns.metric);
-        used.map(|column| columns.column(column).dictionary_generation()).sum()
     }
 
     /// Where the cell of a row is looked up; `None` where its texts have no symbols.
@@ -161,11 +163,10 @@ impl Quality {
 
     #[cold]
     fn cell_by_text(&mut self, columns: &Columns, row: usize, minute: i64) -> &mut QualityCounts {
-        let generation = self.generation_of(columns);
         let metrics = self.columns.metric.map_or(0, |metric| columns.column(metric).symbol_count()) as u64;
         let metric_bits = (u64::BITS - metrics.leading_zeros()).min(MOST_METRIC_BITS);
-        if (minute, generation, metric_bits) != (self.minute, self.generation, self.metric_bits) {
-            (self.minute, self.generation, self.metric_bits) = (minute, generation, metric_bits);
+        if (minute, metric_bits) != (self.minute, self.metric_bits) {
+            (self.minute, self.metric_bits) = (minute, metric_bits);
             self.by_symbol.clear();
         }
         let cell = self.cell_of_texts(columns, row, minute);

@@ -1,11 +1,13 @@
 //! Settings of a partition, of which a test changes what it is about.
 
+use std::sync::Arc;
+
 use kappa_core::anomaly::ConfiguredDetector;
 use kappa_core::archive::archive_schema;
 use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
-use kappa_core::decode::{DecodeLimits, ReaderSchema};
-use kappa_core::partition::PartitionSettings;
+use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema};
+use kappa_core::partition::{PartitionSettings, WriterSchema};
 use kappa_core::windows::WindowSettings;
 
 /// Fields `event_time` and `value`, minutes, no detector.
@@ -26,4 +28,10 @@ pub(crate) fn settings(schema: &str, key: &[&str]) -> PartitionSettings {
         bytes_per_batch: 4 << 20,
         hash_seed: 1,
     }
+}
+
+/// A writer that has `schema`, number 1 of the registry.
+pub(crate) fn known_writer(schema: &str, settings: &PartitionSettings) -> WriterSchema {
+    let decoder = Decoder::compile(schema, &[], &settings.reader, &settings.decode_limits).unwrap();
+    WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) }
 }

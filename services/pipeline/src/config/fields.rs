@@ -2,6 +2,7 @@
 
 use arrow_schema::DataType;
 use kappa_core::archive::METADATA_COLUMNS;
+use kappa_core::contract::{is_number, is_text};
 use kappa_core::decode::ReaderSchema;
 
 use super::EventConfig;
@@ -59,24 +60,12 @@ fn field_problem(
     Some(Problem { value: Some(format!("{field:?}")), allowed, ..Problem::with_key(key, message) })
 }
 
-fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8 => true,
-        DataType::Dictionary(_, values) => **values == DataType::Utf8,
-        _ => false,
-    }
-}
-
 fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Int64)
 }
 
 fn is_integer(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int32 | DataType::Int64)
-}
-
-fn is_number(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Int32 | DataType::Int64 | DataType::Float32 | DataType::Float64)
 }
 
 #[cfg(test)]

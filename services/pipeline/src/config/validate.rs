@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 
 use super::problems::Problem;
 use super::{Config, FetcherChoice, Needs, StoreUrl};
+use crate::contract::ContractSource;
 use crate::hot_store::reserved_columns;
 use crate::ingest::unsupported_by_native_fetcher;
 
@@ -175,11 +176,12 @@ impl Checks<'_> {
     }
 
     fn files(&mut self, config: &Config) {
+        let contract = ContractSource::of(config);
         let files = [
             ("registry.password_file", config.registry.password_file.as_deref()),
             ("hot_store.password_file", config.hot_store.password_file.as_deref()),
             ("event.schema", config.event.schema.as_deref()),
-            ("contract.file", config.contract.file.as_deref().filter(|file| *file != Path::new("none"))),
+            ("contract.file", contract.file()),
         ];
         for (key, path) in files {
             let Some(path) = path else { continue };

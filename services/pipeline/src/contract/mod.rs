@@ -19,7 +19,7 @@ mod read;
 mod tree;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kappa_core::contract::rules::{ContractRules, Rule};
 use kappa_core::decode::ReaderSchema;
@@ -55,6 +55,14 @@ impl ContractSource {
             Some(file) => Self::File(file.clone()),
             None if config.event.schema.is_none() => Self::BuiltIn,
             None => Self::None,
+        }
+    }
+
+    /// Where it lies, if not in the program.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::BuiltIn | Self::None => None,
         }
     }
 

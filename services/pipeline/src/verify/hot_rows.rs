@@ -12,6 +12,7 @@ use super::flags::Flagged;
 use super::quality::{FoundQuality, Sums};
 use super::scope::Scope;
 use crate::config::Config;
+use crate::leb128;
 use crate::ops::clickhouse_http::{ClickHouseError, ClickHouseHttp};
 
 /// A table that holds this many rows more than expected in a slice is not read any further.
@@ -345,15 +346,7 @@ impl<'a> RowReader<'a> {
 
     /// LEB128 length, then the bytes.
     fn text(&mut self) -> Option<&'a str> {
-        let (mut length, mut shift) = (0_usize, 0);
-        loop {
-            let byte = self.u8()?;
-            length |= usize::from(byte & 0x7F).checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            shift += 7;
-        }
+        let length = usize::try_from(leb128::take(&mut self.0)?).ok()?;
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         std::str::from_utf8(text).ok()

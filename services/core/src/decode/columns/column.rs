@@ -133,19 +133,6 @@ impl Column {
         }
     }
 
-    /// An int or a long.
-    #[inline]
-    pub fn integer_at(&self, row: usize) -> Option<i64> {
-        if self.is_hidden(row) {
-            return None;
-        }
-        match &self.data {
-            Data::Long(values) => values.get(row).copied(),
-            Data::Int(values) => values.get(row).map(|value| i64::from(*value)),
-            _ => None,
-        }
-    }
-
     /// A point in time in milliseconds since the epoch, rounded down: timestamps and local timestamps of any unit, and
     /// a plain long, which is taken as milliseconds.
     #[inline]

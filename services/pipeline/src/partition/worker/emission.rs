@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::super::context::PartitionContext;
 use super::super::seal::Acknowledgements;
-use super::super::seams::{HotRows, HotStore, SegmentQuality, WallClock};
+use super::super::seams::{HotRows, HotStore, WallClock};
 use crate::ops::metrics::FRESHNESS;
 
 /// Counts what was sent, and what was acknowledged.
@@ -46,8 +46,7 @@ impl Emission {
         self.sent += 1;
         let bytes = rows.windows.len() * size_of::<WindowRow>()
             + rows.anomalies.len() * size_of::<AnomalyRow>()
-            + rows.sensors.len() * size_of::<SensorRow>()
-            + rows.quality.len() * size_of::<SegmentQuality>();
+            + rows.sensors.len() * size_of::<SensorRow>();
         let reservation = context.budget.reserve(bytes);
         let (context, acknowledged, number) = (Arc::clone(context), self.acknowledged.clone(), self.sent);
         self.writes.spawn_local(async move {
