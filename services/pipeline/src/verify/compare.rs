@@ -31,8 +31,8 @@ pub(super) struct Comparison<'a> {
     pub(super) report: &'a Report,
     pub(super) partition: i32,
     pub(super) progressed: Progressed,
-    /// Whether flags were recomputed, and scores with them.
-    pub(super) has_scores: bool,
+    /// Whether all segments are gone through, so that flags, scores and duplicates can be told again.
+    pub(super) is_whole: bool,
     /// Rows of windows that start before may have expired.
     pub(super) windows_expired_before_ms: i64,
     /// Flags of events before may have expired.
@@ -135,7 +135,7 @@ impl Comparison<'_> {
         fields.growing("max", totals.max, found.max);
         fields.shrinking("first_time", totals.first.time_ms, found.first_time_ms);
         fields.growing("last_time", totals.last.time_ms, found.last_time_ms);
-        if self.has_scores {
+        if self.is_whole {
             let score = score_of(totals.max_distance);
             // The same digits twice where they agree closely enough.
             let found = if nearly(score, found.max_score, score.abs()) { score } else { found.max_score };

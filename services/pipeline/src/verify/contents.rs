@@ -16,7 +16,7 @@ use super::flags::{Flagged, Flags};
 use super::hot_rows::in_range;
 use super::listing;
 use super::quality::{Cells, ExpectedQuality, QualityComparison};
-use super::repeats::{Repeats, Told};
+use super::repeats::Told;
 use super::replay::{ExpectedRow, Replay};
 use super::report::{Check, shown_time};
 use super::scope::Scope;
@@ -47,10 +47,6 @@ struct Contents<'a> {
     segments_since_flags: usize,
     /// Segments whose quality waits to be compared.
     quality: Vec<ExpectedQuality>,
-    /// Their cells.
-    quality_cells: usize,
-    /// Whether segments that were not gone through are between them.
-    is_partial: bool,
 }
 
 /// Goes through the unbroken part of a chain. `durable`: everything before it is written.
@@ -99,7 +95,7 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
         report,
         partition,
         progressed: Progressed { committed: durable, end },
-        has_scores: !is_partial,
+        is_whole: !is_partial,
         windows_expired_before_ms: shared.windows_expired_before_ms,
         anomalies_expired_before_ms: shared.anomalies_expired_before_ms,
     };
@@ -116,8 +112,6 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
         flagged_from: from_the_start,
         segments_since_flags: 0,
         quality: Vec::new(),
-        quality_cells: 0,
-        is_partial,
     };
     let replay = Replay::new(shared.windows.clone(), flags, scope);
     contents.go_through(chain.unbroken_segments(), replay).await
@@ -126,7 +120,6 @@ pub(super) async fn check(shared: &Arc<Shared>, partition: i32, chain: &Chain, d
 impl Contents<'_> {
     async fn go_through(&mut self, segments: &[Segment], mut replay: Replay) -> anyhow::Result<()> {
         let mut upcoming = self.fetch_next(segments);
-        let mut repeats = Repeats::new(!self.is_partial);
         for (index, segment) in segments.iter().enumerate() {
             if !self.scope.needs(segment) {
                 if let Some((_, largest_ms)) = segment.times_ms {
@@ -138,7 +131,7 @@ impl Contents<'_> {
             let Some(fetched) = upcoming.take() else { break };
             let object = fetched.await??;
             upcoming = self.fetch_next(&segments[index + 1..]);
-            let outcome = self.segment(segment, object, &mut replay, &mut repeats).await?;
+            let outcome = self.segment(segment, object, &mut replay).await?;
             if let Err(sentence) = outcome {
                 let (partition, key) = (self.partition, &segment.object.key);
                 let sentence = format!("partition {partition}: archive object {key}: {sentence}");
@@ -172,7 +165,6 @@ impl Contents<'_> {
         segment: &Segment,
         object: Option<Bytes>,
         replay: &mut Replay,
-        repeats: &mut Repeats,
     ) -> anyhow::Result<Result<(), String>> {
         let Some(object) = object else { return Ok(Err("it was listed, but is not there any more".to_owned())) };
         let reader = match SegmentReader::open(object, &self.shared.columns, &self.shared.contract) {
@@ -191,11 +183,10 @@ impl Contents<'_> {
             duplicates: 0,
             reader,
             replay: std::mem::replace(replay, empty),
-            repeats: std::mem::take(repeats),
             seen: 0,
             last_offset: None,
         };
-        work.repeats.begin_segment(work.reader.footer.sequence.as_deref());
+        work.replay.repeats.begin_segment(work.reader.footer.sequence.as_deref());
         let outcome = loop {
             let shared = Arc::clone(self.shared);
             let (partition, segment) = (self.partition, segment.clone());
@@ -212,12 +203,8 @@ impl Contents<'_> {
             }
         };
         *replay = work.replay;
-        *repeats = work.repeats;
         if outcome.is_err() {
             return Ok(outcome);
-        }
-        if let Some(silent_before_ms) = replay.silent_before_ms() {
-            repeats.forget_silent(silent_before_ms);
         }
         // Older versions of the program did not count.
         if let Some(duplicates) = work.reader.footer.duplicates {
@@ -228,7 +215,6 @@ impl Contents<'_> {
             let is_expired = segment.object.hour * HOUR_MS < self.shared.quality_expired_before_ms;
             let Segment { start, end, rejects: rejected, .. } = *segment;
             let cells = work.cells.by_name();
-            self.quality_cells += cells.len();
             self.quality.push(ExpectedQuality { start, end, cells, rejected, is_expired });
         }
         self.late.extend(replay.end_segment(segment.start, segment.end));
@@ -245,7 +231,8 @@ impl Contents<'_> {
         if self.late.len() >= ROWS_A_SLICE {
             self.compare_late(Some(end)).await?;
         }
-        if self.quality.len() >= SEGMENTS_A_SLICE || self.quality_cells >= ROWS_A_SLICE {
+        let cells: usize = self.quality.iter().map(|segment| segment.cells.len()).sum();
+        if self.quality.len() >= SEGMENTS_A_SLICE || cells >= ROWS_A_SLICE {
             self.compare_quality().await?;
         }
         if self.flagged.len() >= ROWS_A_SLICE || self.segments_since_flags >= SEGMENTS_A_SLICE {
@@ -304,7 +291,7 @@ impl Contents<'_> {
     async fn compare_flags(&mut self, end: Option<i64>) -> anyhow::Result<()> {
         let expected = std::mem::take(&mut self.flagged);
         self.segments_since_flags = 0;
-        if !self.comparison.has_scores {
+        if !self.comparison.is_whole {
             return Ok(());
         }
         self.shared.report.examined(Check::Anomalies, "flags recomputed", expected.len() as u64);
@@ -320,18 +307,18 @@ impl Contents<'_> {
     /// Quality of the segments since the last call.
     async fn compare_quality(&mut self) -> anyhow::Result<()> {
         let expected = std::mem::take(&mut self.quality);
-        self.quality_cells = 0;
         let (Some(first), Some(last)) = (expected.first(), expected.last()) else { return Ok(()) };
-        let starts = if self.is_partial {
+        let Comparison { report, partition, progressed, is_whole, .. } = self.comparison;
+        let starts = if is_whole {
+            format!("segment >= {} AND segment < {}", first.start, last.end)
+        } else {
+            // Others, which were not gone through, may lie between them.
             let starts: Vec<String> = expected.iter().map(|segment| segment.start.to_string()).collect();
             format!("segment IN ({})", starts.join(", "))
-        } else {
-            format!("segment >= {} AND segment < {}", first.start, last.end)
         };
         let found = self.shared.hot.quality(self.partition, &starts).await?;
-        let Progressed { committed, end } = self.comparison.progressed;
-        let (report, partition, has_marks) = (&self.shared.report, self.partition, !self.is_partial);
-        QualityComparison { report, partition, committed, end, has_marks }.compare(&expected, found);
+        let Progressed { committed, end } = progressed;
+        QualityComparison { report, partition, committed, end, has_marks: is_whole }.compare(&expected, found);
         Ok(())
     }
 
@@ -371,7 +358,6 @@ impl Contents<'_> {
 struct SegmentWork {
     reader: SegmentReader,
     replay: Replay,
-    repeats: Repeats,
     cells: Cells,
     /// Rows that are marked.
     duplicates: u64,
@@ -398,7 +384,7 @@ impl SegmentWork {
             for row in 0..rows.len() {
                 let event = rows.event(row, &mut key)?;
                 let sensor = key.first().copied().unwrap_or_default();
-                let told = self.repeats.tell(sensor, &event);
+                let told = self.replay.repeats.tell(sensor, &event);
                 let (site, metric) = (rows.site(row), key.get(1).copied().unwrap_or_default());
                 self.count(site, metric, rows.timestamps[row], &event, told);
                 if event.is_marked != (told == Told::Duplicate) {

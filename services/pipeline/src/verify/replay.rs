@@ -17,6 +17,7 @@ use kappa_core::rows::SeriesKey;
 use kappa_core::windows::WindowSettings;
 
 use super::flags::{Flagged, Flags, Memory};
+use super::repeats::Repeats;
 use super::scope::Scope;
 use super::totals::{ArchivedEvent, Totals};
 
@@ -53,6 +54,7 @@ pub(super) struct Replay {
     settings: WindowSettings,
     scope: Scope,
     pub(super) flags: Flags,
+    pub(super) repeats: Repeats,
     watermark_ms: Option<i64>,
     /// The number of the first window that is not closed.
     first_open: Option<i64>,
@@ -75,6 +77,8 @@ impl Replay {
         Self {
             settings,
             scope,
+            // Where flags can be told again, so can duplicates.
+            repeats: Repeats::new(matches!(flags, Flags::Recomputed(_))),
             flags,
             watermark_ms: None,
             first_open: None,
@@ -170,11 +174,14 @@ impl Replay {
         let rows = late.into_iter().filter_map(|((number, window), totals)| self.row(number, window, totals, standing));
         let rows = rows.collect();
         self.forget_silent_series();
+        if let Some(before_ms) = self.silent_before_ms() {
+            self.repeats.forget_silent(before_ms);
+        }
         rows
     }
 
     /// Series that were not seen since are silent.
-    pub(super) fn silent_before_ms(&self) -> Option<i64> {
+    fn silent_before_ms(&self) -> Option<i64> {
         Some(self.watermark_ms?.saturating_sub(self.settings.forget_after_ms))
     }
 

@@ -45,7 +45,7 @@ fn compared(expected: Option<ExpectedRow>, found: Option<FoundRow>) -> (Vec<Stri
         report: &report,
         partition: 0,
         progressed: Progressed { committed: COMMITTED, end: END },
-        has_scores: true,
+        is_whole: true,
         windows_expired_before_ms: i64::MIN,
         anomalies_expired_before_ms: i64::MIN,
     };

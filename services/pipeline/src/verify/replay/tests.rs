@@ -154,7 +154,7 @@ fn it_agrees_with_the_pipelines_windows_on_random_streams() {
             report: &report,
             partition: 0,
             progressed: Progressed { committed: offset, end: offset },
-            has_scores: true,
+            is_whole: true,
             windows_expired_before_ms: i64::MIN,
             anomalies_expired_before_ms: i64::MIN,
         };
