@@ -18,11 +18,10 @@ from blocks.kappa_process import KappaProcess
 from blocks.records import Accepted, PlannedRecord, Rejected
 from blocks.redrives import DeadLetterQueue, Expected, Place
 from blocks.schemas import UNKNOWN_ID, frame
-from blocks.segment_keys import date_and_hour, parse_segment_key
+from blocks.segment_keys import HOUR_MS, date_and_hour, parse_segment_key
 from blocks.waiting import Found, NotYet, wait_until
 from blocks.world import World
 
-HOUR_MS = 3_600_000
 
 
 def _now_ms() -> int:

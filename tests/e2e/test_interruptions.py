@@ -9,6 +9,7 @@ import pytest
 from conftest import WorldMaker
 
 from blocks.producer import Production
+from blocks.segment_keys import hour_that_began_ms
 from blocks.verification import check_same_results
 
 
@@ -57,8 +58,9 @@ def test_sigterm_seals_and_commits_all_that_was_taken_in(make_world: WorldMaker)
     world = make_world()
     kappa = world.start({"checkpoint": {"interval": "1h"}, "registry": {"unknown_id_retry": "200ms"}})
     kappa.wait_until_ready()
-    # Without broken records: an unknown id cuts a segment early.
-    world.producer.send(world.stream(seed=120, broken_share=0.0).take(6_000))
+    # Without broken records and within one hour: an unknown id cuts a segment early, and so does an hour that begins.
+    stream = world.stream(seed=120, broken_share=0.0, start_ms=hour_that_began_ms(minutes_ago=30))
+    world.producer.send(stream.take(6_000))
     ends = world.sent.end_offsets()
     for partition, end in ends.items():
         world.wait_for_position(kappa, partition, end)

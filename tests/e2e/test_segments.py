@@ -7,9 +7,8 @@ import time
 
 from conftest import WorldMaker
 
-from blocks.segment_keys import date_and_hour
+from blocks.segment_keys import HOUR_MS, date_and_hour, hour_that_began_ms
 
-HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
@@ -18,7 +17,7 @@ def test_an_idle_topic_flushes_its_open_segment_by_the_wall_clock(make_world: Wo
     kappa = world.start({"checkpoint": {"interval": "3s"}})
     kappa.wait_until_ready()
     started = time.monotonic()
-    world.producer.send(world.stream(seed=601, broken_share=0.0).take(150))
+    world.producer.send(world.stream(seed=601, broken_share=0.0, start_ms=hour_that_began_ms(minutes_ago=30)).take(150))
     # Nothing more comes: only the clock can cut.
     world.wait_until_committed(25)
     waited = time.monotonic() - started
@@ -56,8 +55,7 @@ def test_a_later_hour_of_the_kafka_timestamp_begins_a_new_segment(make_world: Wo
 def test_the_size_cuts_a_segment(make_world: WorldMaker) -> None:
     world = make_world(partitions=1)
     # All within one hour, which would cut as well.
-    start_ms = (int(time.time() * 1000) // HOUR_MS - 2) * HOUR_MS
-    stream = world.stream(seed=603, broken_share=0.0, start_ms=start_ms, padding=400)
+    stream = world.stream(seed=603, broken_share=0.0, start_ms=hour_that_began_ms(minutes_ago=60), padding=400)
     world.producer.send(stream.take(12_000))
     kappa = world.start({"checkpoint": {"interval": "1h", "max_bytes": "1MiB"}})
     world.wait_for_position(kappa, 0, world.sent.end_offsets()[0])

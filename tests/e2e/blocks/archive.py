@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from .object_store import Place, header_pairs, parquet_of, python_rows
 from .records import Accepted, PlannedRecord, Rejected, SentLog
 from .schemas import READER_FIELDS, READER_SCHEMA
-from .segment_keys import SegmentKey, date_and_hour, parse_segment_key
+from .segment_keys import HOUR_MS, SegmentKey, date_and_hour, parse_segment_key
 
 METADATA_COLUMNS = ["_partition", "_offset", "_timestamp", "_schema_id", "_key", "_keyless", "_headers", "_extra", "_duplicate"]
-HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)

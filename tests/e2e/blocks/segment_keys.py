@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+
+HOUR_MS = 3_600_000
 
 _SEGMENT = re.compile(r"(?P<topic>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)/(?P<partition>\d{5})-(?P<start>\d{20})\.parquet")
 _SNAPSHOT = re.compile(r"(?P<topic>[^/]+)/(?P<partition>\d{5})/(?P<position>\d{20})\.snapshot")
@@ -43,5 +46,10 @@ def is_beside_dead_letters(key: str) -> bool:
 
 
 def date_and_hour(timestamp_ms: int) -> tuple[str, str]:
-    time = datetime.fromtimestamp(timestamp_ms / 1000, timezone.utc)
-    return time.strftime("%Y-%m-%d"), time.strftime("%H")
+    moment = datetime.fromtimestamp(timestamp_ms / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%d"), moment.strftime("%H")
+
+
+def hour_that_began_ms(minutes_ago: int) -> int:
+    """When the last hour began that had begun so many minutes ago: Kafka's timestamps from there on share a segment's hour."""
+    return (int(time.time() * 1000) - minutes_ago * 60_000) // HOUR_MS * HOUR_MS

@@ -264,7 +264,7 @@ impl Member {
     ) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let config = KafkaConfig {
+        let mut config = KafkaConfig {
             brokers: cluster.brokers.split(',').map(str::to_owned).collect(),
             topic: topic.to_owned(),
             group: format!("{topic}-{group}"),
@@ -272,11 +272,10 @@ impl Member {
             fetcher: cluster.fetcher,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
-        let mut config = config;
         if cluster.is_mock() {
-            // The mock coordinator waits for nearly a session timeout in every rebalance.
+            // The mock coordinator waits for nearly a session timeout in every rebalance; a test may say otherwise.
             for (name, value) in [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")] {
-                config.properties.insert(name.to_owned(), value.to_owned());
+                config.properties.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             }
         }
         // To try things: `KAFKA_PROPERTIES=debug=cgrp,check.crcs=false`.
