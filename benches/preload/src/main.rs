@@ -54,10 +54,13 @@ fn main() -> anyhow::Result<()> {
     let started_ms = now_ms();
     let mut payload = Vec::with_capacity(128);
     let events = arguments.topic.events;
+    // How many each sensor has sent.
+    let mut readings = vec![0_i64; arguments.sensors as usize];
     for number in 0..events {
         let age_ms = (events - number) * 1_000 / BACKLOG_RATE;
         let (sensor, timestamp_ms) = (scatter(number) % arguments.sensors, started_ms - age_ms as i64);
-        encode(&mut payload, &arguments, sensor, timestamp_ms, number);
+        readings[sensor as usize] += 1;
+        encode(&mut payload, &arguments, sensor, timestamp_ms, number, readings[sensor as usize]);
         send(&producer, &arguments.topic, sensor, timestamp_ms, &payload)?;
     }
     producer.flush(Duration::from_mins(2)).context("not everything was delivered")?;
@@ -102,12 +105,12 @@ fn send(
 }
 
 /// One record: framing, fields, and what the arguments ask for besides.
-fn encode(out: &mut Vec<u8>, arguments: &Arguments, sensor: u64, time_ms: i64, number: u64) {
+fn encode(out: &mut Vec<u8>, arguments: &Arguments, sensor: u64, time_ms: i64, number: u64, sequence: i64) {
     let second = arguments.second_schema_id.filter(|_| !number.is_multiple_of(2));
     out.clear();
     out.push(0);
     out.extend_from_slice(&second.unwrap_or(arguments.schema_id).to_be_bytes());
-    push_reading(out, sensor, time_ms, number);
+    push_reading(out, sensor, time_ms, number, sequence);
     if second.is_some() {
         push_text(out, "2.4.1");
         push_long(out, 1);
@@ -152,7 +155,7 @@ fn push_wide(out: &mut Vec<u8>, sensor: u64, number: u64) {
 }
 
 /// `schemas/sensor-reading.avsc`, field by field.
-fn push_reading(out: &mut Vec<u8>, sensor: u64, time_ms: i64, number: u64) {
+fn push_reading(out: &mut Vec<u8>, sensor: u64, time_ms: i64, number: u64, sequence: i64) {
     push_text(out, &format!("sensor-{sensor:06}"));
     push_long(out, (sensor % 5) as i64);
     push_long(out, time_ms);
@@ -161,7 +164,7 @@ fn push_reading(out: &mut Vec<u8>, sensor: u64, time_ms: i64, number: u64) {
     out.extend_from_slice(&((200.0 + 50.0 * daily + noise * 10.0).round() / 10.0).to_le_bytes());
     push_text(out, "Cel");
     push_long(out, i64::from(number.is_multiple_of(97)));
-    push_long(out, number as i64);
+    push_long(out, sequence);
     push_nullable(out, (!sensor.is_multiple_of(3)).then_some(0.87));
     push_nullable(out, sensor.is_multiple_of(2).then_some(-67.0));
     push_long(out, 1);

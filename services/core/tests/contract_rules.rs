@@ -257,7 +257,7 @@ fn go_through(settings: &Arc<PartitionSettings>, replay: Option<Replay>) -> (Par
 fn a_partition_refuses_by_the_rules_and_counts_what_only_warns() {
     let (mut refusing, cut) = go_through(&settings(&[(6.0, Severity::Error)]), None);
     assert_eq!((cut.rows, cut.rejected_offsets.to_json().as_str()), (7, r#"[[7,3,"contract_value_range"]]"#));
-    let details: Vec<_> = cut.rejects.iter().map(|(_, cause)| cause.reject.detail.clone()).collect();
+    let details: Vec<_> = cut.rejects.iter().map(|(_, cause)| cause.detail.to_owned()).collect();
     assert_eq!(details[0], "field `value` is 7; 0 to 6 is allowed (rule value_range of the data contract)");
     assert!(refusing.take_warnings().is_empty());
     let (mut warning, cut) = go_through(&settings(&[(6.0, Severity::Warning)]), None);
@@ -274,7 +274,7 @@ fn a_replay_takes_the_verdicts_of_the_footer_whatever_the_contract_is_now() {
         let (mut state, cut) = go_through(&settings(now), Some(replay()));
         assert_eq!((cut.rows, &cut.rejected_offsets), (sealed.rows, &sealed.rejected_offsets), "{now:?}");
         assert!(state.take_warnings().is_empty());
-        let details: Vec<_> = cut.rejects.iter().map(|(_, cause)| cause.reject.detail.as_str()).collect();
+        let details: Vec<_> = cut.rejects.iter().map(|(_, cause)| cause.detail).collect();
         let is_broken_now = now.first().is_some_and(|(max, _)| *max < 7.0);
         let told =
             if is_broken_now { "field `value` is 7;" } else { "rejected as contract_value_range when its segment" };

@@ -343,7 +343,7 @@ impl PartitionState {
 
     /// The records rejected since the last call, for the dead letters of the open segment.
     pub fn take_rejects(&mut self) -> RejectedRecords {
-        std::mem::take(&mut self.segment.rejects)
+        self.segment.rejects.take()
     }
 
     /// How many accepted records broke a rule of the contract that only warns, since the last call, by the rule's name.

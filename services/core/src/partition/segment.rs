@@ -2,7 +2,7 @@
 
 use crate::digest::LogDigest;
 use crate::record::{LogBatch, LogRecord};
-use crate::reject::Reject;
+use crate::reject::{Reason, Reject};
 use crate::rows::{AnomalyRow, QualityRow, SensorRow, WindowRow};
 
 use super::rejects::RejectedOffsets;
@@ -27,20 +27,30 @@ pub(super) struct OpenSegment {
     pub(super) is_undecided: bool,
 }
 
-/// Rejected records whole, with why.
+/// Rejected records whole, with why. In few allocations, since another thread frees them, and all records may be poison.
 #[derive(Debug, Default)]
 pub struct RejectedRecords {
     records: LogBatch,
-    causes: Vec<RejectCause>,
-    /// Bytes of all sentences.
-    detail_bytes: usize,
+    causes: Vec<StoredCause>,
+    /// All sentences, back to back.
+    details: String,
+}
+
+#[derive(Debug)]
+struct StoredCause {
+    reason: Reason,
+    schema_id: Option<i32>,
+    /// Where its sentence ends in `details`.
+    detail_end: usize,
 }
 
 /// Why a record was rejected, and by which schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RejectCause {
-    /// Reason and sentence.
-    pub reject: Reject,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RejectCause<'a> {
+    /// From the closed list.
+    pub reason: &'a Reason,
+    /// The sentence for a person.
+    pub detail: &'a str,
     /// The schema id of its framing; `None` if unreadable.
     pub schema_id: Option<i32>,
 }
@@ -100,33 +110,49 @@ impl OpenSegment {
 
     pub(super) fn reject(&mut self, record: &LogRecord<'_>, reject: Reject, schema_id: Option<i32>) {
         self.rejected_offsets.push(record.offset, &reject.reason);
-        self.rejects.push(record, RejectCause { reject, schema_id });
+        self.rejects.push(record, reject, schema_id);
     }
 }
 
 impl RejectedRecords {
-    fn push(&mut self, record: &LogRecord<'_>, cause: RejectCause) {
+    fn push(&mut self, record: &LogRecord<'_>, reject: Reject, schema_id: Option<i32>) {
         self.records.push(record.offset, record.timestamp_ms, record.key, record.value, record.headers.iter());
-        self.detail_bytes += cause.reject.detail.capacity();
-        self.causes.push(cause);
+        self.details.push_str(&reject.detail);
+        self.causes.push(StoredCause { reason: reject.reason, schema_id, detail_end: self.details.len() });
+    }
+
+    /// Takes all out. Room stays for as many again: where one record is poison, many are.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self {
+            records: LogBatch::with_capacity(self.records.len(), self.records.byte_len()),
+            causes: Vec::with_capacity(self.causes.len()),
+            details: String::with_capacity(self.details.len()),
+        };
+        std::mem::replace(self, empty)
     }
 
     /// Records with their causes, in offset order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (LogRecord<'_>, &RejectCause)> {
-        self.records.iter().zip(&self.causes)
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (LogRecord<'_>, RejectCause<'_>)> {
+        (0..self.len()).map(|index| self.get(index))
     }
 
     /// The record at that index, with its cause.
     ///
     /// # Panics
     /// If there is none.
-    pub fn get(&self, index: usize) -> (LogRecord<'_>, &RejectCause) {
-        (self.records.get(index), &self.causes[index])
+    pub fn get(&self, index: usize) -> (LogRecord<'_>, RejectCause<'_>) {
+        (self.records.get(index), self.cause(index))
     }
 
-    /// Causes of the records from that index on.
-    pub fn causes_from(&self, index: usize) -> &[RejectCause] {
-        self.causes.get(index..).unwrap_or_default()
+    /// Why the record at that index was rejected.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn cause(&self, index: usize) -> RejectCause<'_> {
+        let StoredCause { reason, schema_id, detail_end } = &self.causes[index];
+        let detail_start = index.checked_sub(1).map_or(0, |before| self.causes[before].detail_end);
+        let detail = &self.details[detail_start..*detail_end];
+        RejectCause { reason, detail, schema_id: *schema_id }
     }
 
     /// Number of records.
@@ -141,12 +167,17 @@ impl RejectedRecords {
 
     /// Bytes of the records.
     #[inline]
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.records.byte_len()
+    }
+
+    /// Bytes of the sentences.
+    pub fn detail_bytes(&self) -> usize {
+        self.details.len()
     }
 
     /// Bytes held, for the memory budget.
     pub fn memory(&self) -> usize {
-        self.records.memory() + self.causes.capacity() * size_of::<RejectCause>() + self.detail_bytes
+        self.records.memory() + self.causes.capacity() * size_of::<StoredCause>() + self.details.capacity()
     }
 }

@@ -7,6 +7,7 @@
 //! Pages as of parquet-format, `README.md` "Data Pages" and `Encodings.md`: version 1, definition levels in front of the
 //! values, dictionary page first.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -40,8 +41,6 @@ const UNSEEN: u32 = u32::MAX;
 pub(super) struct DictionaryColumn {
     descriptor: ColumnDescPtr,
     compression: Compression,
-    /// `None` if pages are stored as they are.
-    compressor: Option<zstd::bulk::Compressor<'static>>,
     /// The dictionary of the chunk as its page will hold it: length and text of each value.
     dictionary: Vec<u8>,
     ids: HashMap<Box<str>, u32>,
@@ -110,14 +109,8 @@ impl Bounds {
 
 impl DictionaryColumn {
     /// An empty chunk of a column of strings that is neither nested nor repeated.
-    pub(super) fn new(descriptor: ColumnDescPtr, compression: Compression, has_page_statistics: bool) -> Result<Self> {
-        let compressor = match compression {
-            Compression::UNCOMPRESSED => None,
-            Compression::ZSTD(level) => Some(zstd::bulk::Compressor::new(level.compression_level())?),
-            other => return Err(ParquetError::NYI(format!("{other} for columns of strings"))),
-        };
-        Ok(Self {
-            compressor,
+    pub(super) fn new(descriptor: ColumnDescPtr, compression: Compression, has_page_statistics: bool) -> Self {
+        Self {
             compression,
             descriptor,
             dictionary: Vec::new(),
@@ -137,7 +130,7 @@ impl DictionaryColumn {
                 nulls: 0,
                 uncompressed_bytes: 0,
             },
-        })
+        }
     }
 
     /// Appends the rows of a dictionary array of strings.
@@ -239,7 +232,7 @@ impl DictionaryColumn {
         };
         let nulls = page.levels.iter().filter(|level| **level == 0).count();
         let page_to_write = Page::DataPage {
-            buf: compress(&mut self.compressor, &body)?,
+            buf: compress(self.compression, &body)?,
             num_values: rows as u32,
             encoding,
             def_level_encoding: Encoding::RLE,
@@ -271,7 +264,7 @@ impl DictionaryColumn {
         if self.chunk.dictionary_pages > 0 {
             dictionary_offset = Some(0);
             let page = Page::DictionaryPage {
-                buf: compress(&mut self.compressor, &self.dictionary)?,
+                buf: compress(self.compression, &self.dictionary)?,
                 num_values: self.ids.len() as u32,
                 encoding: Encoding::PLAIN,
                 is_sorted: false,
@@ -380,10 +373,19 @@ impl Chunk {
     }
 }
 
-fn compress(compressor: &mut Option<zstd::bulk::Compressor<'static>>, page: &[u8]) -> std::io::Result<Bytes> {
-    match compressor {
-        Some(compressor) => compressor.compress(page).map(Bytes::from),
-        None => Ok(Bytes::copy_from_slice(page)),
+thread_local! {
+    /// One for all columns that a thread encodes. Its tables take half a MiB, and each partition has a file open.
+    static COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> = RefCell::default();
+}
+
+fn compress(compression: Compression, page: &[u8]) -> Result<Bytes> {
+    match compression {
+        Compression::UNCOMPRESSED => Ok(Bytes::copy_from_slice(page)),
+        Compression::ZSTD(level) => COMPRESSOR.with_borrow_mut(|compressor| {
+            compressor.set_compression_level(level.compression_level())?;
+            Ok(compressor.compress(page)?.into())
+        }),
+        other => Err(ParquetError::NYI(format!("{other} for columns of strings"))),
     }
 }
 

@@ -145,7 +145,7 @@ impl Output {
                 return Ok(ColumnWriter::Arrow(Box::new(writer)));
             }
             let has_page_statistics = format.properties.statistics_enabled(path) == EnabledStatistics::Page;
-            let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics)?;
+            let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics);
             Ok(ColumnWriter::Dictionary(Box::new(column)))
         };
         writers.into_iter().zip(leaves).map(column).collect()

@@ -119,18 +119,24 @@ fn writer_properties() -> Result<WriterProperties, ParquetError> {
     Ok(properties.build())
 }
 
+/// Bytes of a key, or of the name of a reason, about.
+const TYPICAL_TEXT: usize = 16;
+
 fn to_batch(
     schema: &SchemaRef,
     topic: &str,
     partition: i32,
     rejects: &RejectedRecords,
 ) -> Result<RecordBatch, ParquetError> {
-    let mut offsets = Int64Builder::new();
-    let mut timestamps = TimestampMillisecondBuilder::new().with_timezone("UTC");
-    let (mut keys, mut values) = (BinaryBuilder::new(), BinaryBuilder::new());
+    let count = rejects.len();
+    let mut offsets = Int64Builder::with_capacity(count);
+    let mut timestamps = TimestampMillisecondBuilder::with_capacity(count).with_timezone("UTC");
+    let mut keys = BinaryBuilder::with_capacity(count, count * TYPICAL_TEXT);
+    let mut values = BinaryBuilder::with_capacity(count, rejects.bytes());
     let mut headers = HeadersBuilder::new();
-    let (mut schema_ids, mut attempts) = (Int32Builder::new(), Int32Builder::new());
-    let (mut reasons, mut details) = (StringBuilder::new(), StringBuilder::new());
+    let (mut schema_ids, mut attempts) = (Int32Builder::with_capacity(count), Int32Builder::with_capacity(count));
+    let mut reasons = StringBuilder::with_capacity(count, count * TYPICAL_TEXT);
+    let mut details = StringBuilder::with_capacity(count, rejects.detail_bytes());
     for (record, cause) in rejects.iter() {
         offsets.append_value(record.offset);
         timestamps.append_value(record.timestamp_ms);
@@ -138,13 +144,13 @@ fn to_batch(
         values.append_option(record.value);
         headers.append(&record);
         schema_ids.append_option(cause.schema_id);
-        reasons.append_value(cause.reject.reason.name());
-        details.append_value(&cause.reject.detail);
+        reasons.append_value(cause.reason.name());
+        details.append_value(cause.detail);
         attempts.append_value(attempt_of(record.headers.last(ATTEMPT_HEADER)));
     }
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, rejects.len()))),
-        Arc::new(Int32Array::from_value(partition, rejects.len())),
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, count))),
+        Arc::new(Int32Array::from_value(partition, count)),
         Arc::new(offsets.finish()),
         Arc::new(timestamps.finish()),
         Arc::new(keys.finish()),

@@ -12,6 +12,7 @@ pub struct Produced {
     on_time: AtomicU64,
     late: AtomicU64,
     very_late: AtomicU64,
+    repeated: AtomicU64,
     /// Valid ones by the second version of the schema.
     evolved: AtomicU64,
     flawed: Vec<AtomicU64>,
@@ -42,7 +43,9 @@ pub struct ProducedCounts {
     pub late: u64,
     /// Valid records whose window is closed.
     pub very_late: u64,
-    /// Valid records by the second version of the schema, however late.
+    /// Valid records that were there already.
+    pub repeated: u64,
+    /// Valid records by the second version of the schema, however late, also those sent a second time.
     pub evolved: u64,
     /// Invalid records by the reason that the pipeline has to give.
     pub invalid: BTreeMap<String, u64>,
@@ -74,6 +77,7 @@ impl Produced {
             on_time: AtomicU64::new(0),
             late: AtomicU64::new(0),
             very_late: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             evolved: AtomicU64::new(0),
             flawed: Flaw::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             failed: AtomicU64::new(0),
@@ -97,6 +101,7 @@ impl Produced {
             Nature::OnTime => self.on_time.fetch_add(1, Relaxed),
             Nature::Late => self.late.fetch_add(1, Relaxed),
             Nature::VeryLate => self.very_late.fetch_add(1, Relaxed),
+            Nature::Repeated => self.repeated.fetch_add(1, Relaxed),
             Nature::Flawed(flaw) => {
                 self.flawed[flaw as usize].fetch_add(1, Relaxed);
                 return;
@@ -156,7 +161,8 @@ impl Produced {
     /// Acknowledged records of any kind.
     pub fn total(&self) -> u64 {
         let invalid: u64 = self.flawed.iter().map(|count| count.load(Relaxed)).sum();
-        self.on_time.load(Relaxed) + self.late.load(Relaxed) + self.very_late.load(Relaxed) + invalid
+        let valid = [&self.on_time, &self.late, &self.very_late, &self.repeated];
+        valid.into_iter().map(|count| count.load(Relaxed)).sum::<u64>() + invalid
     }
 
     /// Records whose fate is known: acknowledged, or given up.
@@ -174,6 +180,7 @@ impl Produced {
             on_time: self.on_time.load(Relaxed),
             late: self.late.load(Relaxed),
             very_late: self.very_late.load(Relaxed),
+            repeated: self.repeated.load(Relaxed),
             evolved: self.evolved(),
             invalid,
             failed: self.failed.load(Relaxed),
@@ -184,7 +191,12 @@ impl Produced {
 }
 
 impl ProducedCounts {
-    /// Valid records, however late.
+    /// Records in the log.
+    pub fn total(&self) -> u64 {
+        self.valid() + self.repeated + self.invalid_total()
+    }
+
+    /// Valid records, however late, each once.
     pub fn valid(&self) -> u64 {
         self.on_time + self.late + self.very_late
     }
@@ -209,15 +221,17 @@ mod tests {
         enter(Nature::OnTime, 0, 0, 1);
         enter(Nature::Late, 1, 1, 0);
         enter(Nature::VeryLate, 1, 1, 1);
-        enter(Nature::Flawed(Flaw::UnknownSchemaId), 2, 1, 2);
-        enter(Nature::Flawed(Flaw::UnknownSchemaGuid), 2, 1, 3);
+        enter(Nature::Repeated, 1, 1, 2);
+        enter(Nature::Flawed(Flaw::UnknownSchemaId), 2, 1, 3);
+        enter(Nature::Flawed(Flaw::UnknownSchemaGuid), 2, 1, 4);
         produced.failed();
         let counts = produced.counts();
         assert_eq!((counts.on_time, counts.late, counts.very_late, counts.failed), (2, 1, 1, 1));
-        assert_eq!((counts.valid(), counts.invalid_total(), produced.total()), (4, 2, 6));
+        assert_eq!((counts.valid(), counts.repeated, counts.invalid_total()), (4, 1, 2));
+        assert_eq!((produced.total(), counts.total()), (7, 7));
         assert_eq!(counts.invalid["unknown_schema_id"], 2);
-        assert_eq!(counts.evolved, 2);
+        assert_eq!(counts.evolved, 3);
         assert_eq!(counts.series, 2);
-        assert_eq!(counts.end_offsets, [2, 4]);
+        assert_eq!(counts.end_offsets, [2, 5]);
     }
 }

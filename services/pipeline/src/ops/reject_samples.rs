@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
+use kappa_core::partition::RejectCause;
 use kappa_core::record::LogRecord;
-use kappa_core::reject::Reject;
 use serde::Serialize;
 
 use super::hex;
@@ -47,14 +47,14 @@ pub struct RejectSample {
 
 impl RejectSample {
     /// In short.
-    pub fn of(partition: i32, record: &LogRecord<'_>, reject: &Reject, schema_id: Option<i32>) -> Self {
+    pub fn of(partition: i32, record: &LogRecord<'_>, cause: RejectCause<'_>) -> Self {
         Self {
-            reason: reject.reason.name().into_owned(),
-            detail: reject.detail.chars().take(KEPT_DETAIL).collect(),
+            reason: cause.reason.name().into_owned(),
+            detail: cause.detail.chars().take(KEPT_DETAIL).collect(),
             partition,
             offset: record.offset,
             timestamp_ms: record.timestamp_ms,
-            schema_id,
+            schema_id: cause.schema_id,
             key_hex: record.key.map(first_bytes),
             value_hex: record.value.map(first_bytes),
             value_bytes: record.value.map_or(0, <[u8]>::len),
@@ -99,7 +99,7 @@ mod tests {
     fn sample(offset: i64, value: &[u8], reason: Reason, detail: &str) -> RejectSample {
         let mut batch = LogBatch::default();
         batch.push(offset, 1_000 + offset, Some(b"k\xFF"), Some(value), std::iter::empty());
-        RejectSample::of(3, &batch.get(0), &Reject::new(reason, detail), Some(9))
+        RejectSample::of(3, &batch.get(0), RejectCause { reason: &reason, detail, schema_id: Some(9) })
     }
 
     #[test]

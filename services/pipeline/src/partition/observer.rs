@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kappa_core::decode::unframe;
 use kappa_core::partition::{PartitionState, RejectedRecords, SegmentCut};
-use kappa_core::reject::Reason;
+use kappa_core::reject::{Reason, Reject};
 use metrics::Histogram;
 use object_store::path::Path;
 use tracing::Span;
@@ -142,12 +142,13 @@ impl Observer {
     pub(super) fn rejected(&self, rejects: &RejectedRecords, from: usize) {
         let mut by_reason: BTreeMap<&Reason, (u64, usize)> = BTreeMap::new();
         let mut by_schema: BTreeMap<(Option<i32>, &str), (u64, usize)> = BTreeMap::new();
-        for (index, cause) in rejects.causes_from(from).iter().enumerate() {
-            let (count, last) = by_reason.entry(&cause.reject.reason).or_default();
-            (*count, *last) = (*count + 1, from + index);
-            if is_of_schemas(&cause.reject.reason) {
-                let (count, last) = by_schema.entry((cause.schema_id, &cause.reject.detail)).or_default();
-                (*count, *last) = (*count + 1, from + index);
+        for index in from..rejects.len() {
+            let cause = rejects.cause(index);
+            let (count, last) = by_reason.entry(cause.reason).or_default();
+            (*count, *last) = (*count + 1, index);
+            if is_of_schemas(cause.reason) {
+                let (count, last) = by_schema.entry((cause.schema_id, cause.detail)).or_default();
+                (*count, *last) = (*count + 1, index);
             }
         }
         for (count, last) in by_schema.into_values() {
@@ -155,7 +156,7 @@ impl Observer {
         }
         for (reason, (count, last)) in by_reason {
             let (record, cause) = rejects.get(last);
-            self.board.show_reject(RejectSample::of(self.partition, &record, &cause.reject, cause.schema_id));
+            self.board.show_reject(RejectSample::of(self.partition, &record, cause));
             if let Reason::Contract(rule) = reason {
                 self.board.totals().add_violations(rule, ViolationAction::Rejected, count);
             }
@@ -176,7 +177,8 @@ impl Observer {
     fn schema_refused(&self, rejects: &RejectedRecords, index: usize, count: u64) {
         let (record, cause) = rejects.get(index);
         let Ok((schema, _)) = unframe(record.value, record.headers) else { return };
-        if let Some(refused) = self.board.refuse_schema(&schema.to_string(), &cause.reject, count) {
+        let reject = Reject::new(cause.reason.clone(), cause.detail);
+        if let Some(refused) = self.board.refuse_schema(&schema.to_string(), &reject, count) {
             let (topic, partition, offset) = (self.board.topic(), self.partition, record.offset);
             let RefusedSchema { schema, reason, field, rule, .. } = refused;
             tracing::warn!(

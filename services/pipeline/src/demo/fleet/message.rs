@@ -9,7 +9,7 @@ pub const SCHEMA_GUID_HEADER: &str = "__value_schema_id";
 pub(super) const GUID_OF_NOBODY: [u8; 16] = [0xDE; 16];
 
 /// A record under construction; its buffers are used again and again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Message {
     /// The sensor id.
     pub key: Vec<u8>,
@@ -49,6 +49,8 @@ pub enum Nature {
     Late,
     /// Valid, and so late that its window has surely been closed.
     VeryLate,
+    /// A valid one once more, byte by byte: its producer has not heard that it arrived.
+    Repeated,
     /// Invalid.
     Flawed(Flaw),
 }
@@ -68,7 +70,7 @@ pub struct Ticket {
 const EVOLVED: usize = 1 << 16;
 
 /// Natures of valid messages; the flaws are numbered behind them.
-const VALID_NATURES: [Nature; 3] = [Nature::OnTime, Nature::Late, Nature::VeryLate];
+const VALID_NATURES: [Nature; 4] = [Nature::OnTime, Nature::Late, Nature::VeryLate, Nature::Repeated];
 
 impl Ticket {
     /// As a number, to travel with the message through the client library without an allocation.
@@ -77,6 +79,7 @@ impl Ticket {
             Nature::OnTime => 0,
             Nature::Late => 1,
             Nature::VeryLate => 2,
+            Nature::Repeated => 3,
             Nature::Flawed(flaw) => VALID_NATURES.len() + flaw as usize,
         };
         let evolved = if self.is_evolved { EVOLVED } else { 0 };

@@ -36,6 +36,9 @@ const LATE_SHARE: f64 = 0.01;
 /// Invalid records, as a share of all.
 const INVALID_SHARE: f64 = 0.002;
 
+/// Readings sent a second time, as a share of all.
+const REPEATED_SHARE: f64 = 0.001;
+
 /// Records framed with the schema's GUID in a header, as a share of all.
 const GUID_SHARE: f64 = 0.002;
 
@@ -78,6 +81,8 @@ pub struct Fleet {
     rollout: Rollout,
     random: StdRng,
     anomalies: Vec<InjectedAnomaly>,
+    /// What is sent once more, since nobody has said that it arrived.
+    unheard: Option<(Message, Ticket)>,
 }
 
 #[derive(Debug)]
@@ -118,6 +123,7 @@ impl Fleet {
             rollout: options.rollout,
             random: seeded(options.seed, 1),
             anomalies: Vec::new(),
+            unheard: None,
         }
     }
 
@@ -142,6 +148,19 @@ impl Fleet {
 
     /// Writes the next record, due at `timestamp_ms`, into `message`, and says what it is.
     pub fn next(&mut self, timestamp_ms: i64, message: &mut Message) -> Ticket {
+        if let Some((unheard, ticket)) = self.unheard.take() {
+            message.clone_from(&unheard);
+            message.timestamp_ms = timestamp_ms;
+            return Ticket { nature: Nature::Repeated, ..ticket };
+        }
+        let ticket = self.next_reading(timestamp_ms, message);
+        if ticket.nature == Nature::OnTime && self.random.random_bool(REPEATED_SHARE) {
+            self.unheard = Some((message.clone(), ticket));
+        }
+        ticket
+    }
+
+    fn next_reading(&mut self, timestamp_ms: i64, message: &mut Message) -> Ticket {
         let sensor_index = self.turns[self.next_turn] as usize;
         self.next_turn = (self.next_turn + 1) % self.turns.len();
         let sensor = &mut self.sensors[sensor_index];
@@ -153,7 +172,9 @@ impl Fleet {
         let delay = match nature {
             Nature::Late => self.random.random_range(LATE_MS),
             Nature::VeryLate => self.random.random_range(VERY_LATE_MS),
-            Nature::OnTime | Nature::Flawed(_) => sensor.transit_ms + self.random.random_range(TRANSIT_JITTER_MS),
+            Nature::OnTime | Nature::Repeated | Nature::Flawed(_) => {
+                sensor.transit_ms + self.random.random_range(TRANSIT_JITTER_MS)
+            }
         };
         let event_time_ms = timestamp_ms - delay;
         let signal = &mut self.signals[series as usize];

@@ -38,6 +38,8 @@ fn every_kind_of_record_occurs_in_its_share() {
     let invalid = count(&|nature| matches!(nature, Nature::Flawed(_)));
     let late = count(&|nature| nature == Nature::Late);
     let very_late = count(&|nature| nature == Nature::VeryLate);
+    let repeated = count(&|nature| nature == Nature::Repeated);
+    assert!((140..260).contains(&repeated), "{repeated}");
     assert!((300..500).contains(&invalid), "{invalid}");
     assert!((850..1_150).contains(&late), "{late}");
     assert!((850..1_150).contains(&very_late), "{very_late}");
@@ -96,4 +98,16 @@ fn once_the_schema_has_changed_every_second_sensor_writes_by_it() {
     assert_eq!(evolved(&mut fleet), 0);
     rollout.begin(77);
     assert_eq!(evolved(&mut fleet), 25);
+}
+
+#[test]
+fn what_is_sent_a_second_time_is_what_was_sent_just_before() {
+    let (records, _) = sent(5, 20_000);
+    for pair in records.windows(2) {
+        let [(key, value, guid, ticket), (key_again, value_again, guid_again, again)] = pair else { unreachable!() };
+        if again.nature == Nature::Repeated {
+            assert_eq!((ticket.nature, ticket.series), (Nature::OnTime, again.series));
+            assert_eq!((key, value, guid), (key_again, value_again, guid_again));
+        }
+    }
 }

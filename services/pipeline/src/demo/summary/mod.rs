@@ -96,7 +96,7 @@ pub async fn gather(places: Places) -> anyhow::Result<Findings> {
 
 /// Compares. Every line must be as it should be.
 pub fn compare_counts(produced: &ProducedCounts, found: &Findings) -> Vec<Check> {
-    let total = produced.valid() + produced.invalid_total();
+    let total = produced.total();
     let sum = |offsets: &mut dyn Iterator<Item = i64>| offsets.sum::<i64>().max(0) as u64;
     let log_end = sum(&mut found.offsets.iter().map(|(end, _)| *end));
     let committed = sum(&mut found.offsets.iter().map(|(_, committed)| committed.unwrap_or(0)));
@@ -106,8 +106,9 @@ pub fn compare_counts(produced: &ProducedCounts, found: &Findings) -> Vec<Check>
         Check::new("records in the log", total, log_end),
         Check::new("offsets committed", total, committed),
         Check::new("offsets archived, without gap or overlap", total, contiguous),
-        Check::new("valid events: rows in Parquet", produced.valid(), found.archive.rows),
-        Check::new("valid events: counted in ClickHouse's windows", produced.valid(), found.windows.events),
+        Check::new("valid events: rows in Parquet", produced.valid() + produced.repeated, found.archive.rows),
+        Check::new("  sent twice: marked there", produced.repeated, found.archive.duplicates),
+        Check::new("  each once: counted in ClickHouse's windows", produced.valid(), found.windows.events),
         Check::new("series with windows in ClickHouse", produced.series, found.windows.series),
         Check::new("invalid records: dead letters", produced.invalid_total(), dead_letters),
     ];
@@ -168,16 +169,23 @@ mod tests {
             on_time: 90,
             late: 4,
             very_late: 3,
+            repeated: 2,
             evolved: 0,
             invalid: reasons(&[("tombstone", 2), ("bad_magic", 1)]),
             failed: 0,
             series: 7,
-            end_offsets: vec![60, 40],
+            end_offsets: vec![60, 42],
         };
         let found = Findings {
-            offsets: vec![(60, Some(60)), (40, Some(40))],
+            offsets: vec![(60, Some(60)), (42, Some(42))],
             windows: WindowTotals { windows: 9, events: 97, series: 7, late: 3 },
-            archive: ArchiveFindings { files: 2, bytes: 1, rows: 97, contiguous_to: [(0, 60), (1, 40)].into() },
+            archive: ArchiveFindings {
+                files: 2,
+                bytes: 1,
+                rows: 99,
+                duplicates: 2,
+                contiguous_to: [(0, 60), (1, 42)].into(),
+            },
             dead_letters: DeadLetterFindings { files: 1, by_reason: reasons(&[("tombstone", 2), ("bad_magic", 1)]) },
             ..Findings::default()
         };
@@ -190,7 +198,8 @@ mod tests {
             checks.into_iter().filter(|check| !check.is_ok()).map(|check| check.what).collect::<Vec<_>>()
         };
         assert_eq!(differing(&|found| found.offsets[0].1 = None), ["offsets committed"]);
-        assert_eq!(differing(&|found| found.windows.events += 1), ["valid events: counted in ClickHouse's windows"]);
+        assert_eq!(differing(&|found| found.windows.events += 1), ["  each once: counted in ClickHouse's windows"]);
+        assert_eq!(differing(&|found| found.archive.duplicates = 0), ["  sent twice: marked there"]);
         let moved = |found: &mut Findings| found.dead_letters.by_reason = reasons(&[("tombstone", 2), ("too_deep", 1)]);
         assert_eq!(differing(&moved), ["  bad_magic", "  too_deep"]);
     }

@@ -24,6 +24,8 @@ pub struct ArchiveFindings {
     pub bytes: u64,
     /// Their rows.
     pub rows: u64,
+    /// Of them, those that are marked as having been there already.
+    pub duplicates: u64,
     /// By partition: the position up to which the segments follow one another without gap or overlap, from 0 on.
     pub contiguous_to: BTreeMap<i32, i64>,
 }
@@ -87,6 +89,7 @@ pub(super) fn read_archive(directory: &Path) -> anyhow::Result<ArchiveFindings> 
         let partition = number("kappa.partition").with_context(describe)?;
         let range =
             (number("kappa.start_offset").with_context(describe)?, number("kappa.end_offset").with_context(describe)?);
+        findings.duplicates += number("kappa.duplicates").with_context(describe)?.max(0) as u64;
         segments.entry(partition as i32).or_default().push(range);
     }
     findings.contiguous_to =
@@ -178,7 +181,8 @@ mod tests {
 
     fn write_segment(directory: &Path, partition: i64, start: i64, end: i64, rows: usize) {
         let path = directory.join(format!("topic/date=2026-11-25/{partition:05}-{start:020}.parquet"));
-        let footer = [("kappa.partition", partition), ("kappa.start_offset", start), ("kappa.end_offset", end)];
+        let range = [("kappa.start_offset", start), ("kappa.end_offset", end)];
+        let footer = [("kappa.partition", partition), ("kappa.duplicates", 1), range[0], range[1]];
         write(&path, &footer, vec![("_offset", Arc::new(Int64Array::from(vec![1; rows])) as ArrayRef)]);
     }
 
@@ -190,7 +194,7 @@ mod tests {
         write_segment(directory.path(), 1, 0, 5, 5);
         write_segment(directory.path(), 1, 6, 9, 3);
         let found = read_archive(directory.path()).unwrap();
-        assert_eq!((found.files, found.rows), (4, 37));
+        assert_eq!((found.files, found.rows, found.duplicates), (4, 37, 4));
         assert_eq!(found.contiguous_to, BTreeMap::from([(0, 30), (1, 5)]));
     }
 

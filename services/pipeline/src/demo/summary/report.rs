@@ -54,18 +54,19 @@ fn render(
 }
 
 fn write_flow(text: &mut String, produced: &ProducedCounts, outlook: &Outlook<'_>) -> std::fmt::Result {
-    let total = produced.valid() + produced.invalid_total();
+    let total = produced.total();
     let rate = total as f64 / outlook.sending.as_secs_f64().max(0.001);
     writeln!(text)?;
     writeln!(
         text,
-        "The fleet sent {} records in {} ({}/s): {} in time, {} late, {} very late, {} invalid.",
+        "The fleet sent {} records in {} ({}/s): {} in time, {} late, {} very late, {} a second time, {} invalid.",
         grouped(total),
         clock(outlook.sending),
         grouped(rate as u64),
         grouped(produced.on_time),
         grouped(produced.late),
         grouped(produced.very_late),
+        grouped(produced.repeated),
         grouped(produced.invalid_total()),
     )?;
     let punctuality = outlook.punctuality;
