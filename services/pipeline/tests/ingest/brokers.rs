@@ -11,8 +11,10 @@ use crate::ingest_support::{Cluster, Member, collect};
 pub(crate) async fn an_outage_costs_nothing_but_time(cluster: &Cluster) {
     let topic = cluster.topic(1).await;
     cluster.produce_many(&topic, 0, 0..5_000);
-    // On a busy machine the outage may take longer than the short session of the other tests.
-    let mut member = Member::start(cluster, &topic, "outage", &[("session.timeout.ms", "15000")]);
+    // On a busy machine the outage may take longer than the short session of the other tests; and what was refused again
+    // and again is tried again only after ten seconds, if nothing is said.
+    let patience = [("session.timeout.ms", "30000"), ("reconnect.backoff.max.ms", "500")];
+    let mut member = Member::start(cluster, &topic, "outage", &patience);
     let mut log = member.assigned(1).await.remove(0);
     log.seek(0).await.unwrap();
     assert_offsets(&collect(&mut log, 5_000).await, 0);
