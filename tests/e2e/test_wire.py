@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from blocks.faults import (
-    Answer, Bandwidth, BlackHole, CutAnswer, CutRequest, Fault, FlippedBit, FlippedBitOnTheWayThere, Garbage, HalfOpen, Latency,
+    Answer, Bandwidth, BlackHole, ConnectionOver, CutAnswer, CutRequest, Fault, FlippedBit, FlippedBitOnTheWayThere, Garbage, HalfOpen, Latency,
     LostAnswer, Parameters, Refused, Reset, kind_has, largest_batch,
 )  # fmt: skip
 from blocks.wire import Wire
@@ -59,6 +59,14 @@ def line() -> Iterator[Line]:
     line.wire.close()
     line.server.shutdown()
     line.server.server_close()
+
+
+def test_nothing_passes_behind_a_reset(line: Line) -> None:
+    line.put()
+    (link,) = line.wire._standing()
+    link.reset()
+    with pytest.raises(ConnectionOver):
+        link.to_service(b"late")
 
 
 def test_everything_passes_on_a_whole_wire(line: Line) -> None:

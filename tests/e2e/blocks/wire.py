@@ -50,6 +50,9 @@ class Link:
         self._send(self.client, data)
 
     def _send(self, side: socket.socket, data: bytes) -> None:
+        # What the other side sent just after a reset may still be read, as the sockets live until the last reader has let go.
+        if self._over.is_set():
+            raise ConnectionOver
         if type(self.wire.fault).pace is Fault.pace:
             side.sendall(data)
             return
