@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from blocks.faults import (
-    Answer, Bandwidth, BlackHole, ConnectionOver, CutAnswer, CutRequest, Fault, FlippedBit, FlippedBitOnTheWayThere, Garbage, HalfOpen, Latency,
-    LostAnswer, Parameters, Refused, Reset, kind_has, largest_batch,
+    Answer, Bandwidth, BlackHole, ConnectionOver, CutAnswer, CutRequest, Fault, FlippedBit, FlippedBitOnTheWayThere, Garbage,
+    HalfOpen, Latency, LostAnswer, Parameters, Refused, Reset, kind_has, largest_batch,
 )  # fmt: skip
 from blocks.wire import Wire
 

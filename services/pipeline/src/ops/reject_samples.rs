@@ -96,15 +96,15 @@ mod tests {
 
     use super::*;
 
-    fn sample(offset: i64, value: &[u8], reason: Reason, detail: &str) -> RejectSample {
+    fn sample(offset: i64, value: &[u8], reason: &Reason, detail: &str) -> RejectSample {
         let mut batch = LogBatch::default();
         batch.push(offset, 1_000 + offset, Some(b"k\xFF"), Some(value), std::iter::empty());
-        RejectSample::of(3, &batch.get(0), RejectCause { reason: &reason, detail, schema_id: Some(9) })
+        RejectSample::of(3, &batch.get(0), RejectCause { reason, detail, schema_id: Some(9) })
     }
 
     #[test]
     fn a_sample_is_cut_short() {
-        let sample = sample(7, &[0xAB; 5_000], Reason::TrailingBytes, &"ü".repeat(1_000));
+        let sample = sample(7, &[0xAB; 5_000], &Reason::TrailingBytes, &"ü".repeat(1_000));
         assert_eq!((sample.partition, sample.offset, sample.timestamp_ms), (3, 7, 1_007));
         assert_eq!(sample.key_hex.as_deref(), Some("6bff"));
         assert_eq!(sample.value_hex, Some("ab".repeat(KEPT_BYTES)));
@@ -115,9 +115,9 @@ mod tests {
     #[test]
     fn the_newest_of_each_reason_stay_and_no_reason_pushes_out_another() {
         let samples = RejectSamples::default();
-        samples.add(sample(0, b"x", Reason::BadMagic, "first"));
+        samples.add(sample(0, b"x", &Reason::BadMagic, "first"));
         for offset in 1..100 {
-            samples.add(sample(offset, b"x", Reason::Tombstone, "again"));
+            samples.add(sample(offset, b"x", &Reason::Tombstone, "again"));
         }
         let report = samples.report();
         let seen: Vec<_> = report.iter().map(|sample| (sample.reason.as_str(), sample.offset)).collect();
@@ -129,7 +129,7 @@ mod tests {
         let samples = RejectSamples::default();
         for rule in 0..1_000 {
             for offset in 0..5 {
-                samples.add(sample(offset, b"x", Reason::contract(&format!("rule_{rule}")), "no"));
+                samples.add(sample(offset, b"x", &Reason::contract(&format!("rule_{rule}")), "no"));
             }
         }
         assert_eq!(samples.report().len(), MAX_REASONS * SAMPLES_PER_REASON);
