@@ -35,7 +35,8 @@ def watched(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         world.migrate()
         kappa = world.start({"log": {"format": "json"}, "kafka": {"fetcher": "native"}})
         kappa.wait_until_ready()
-        stream = world.stream(seed=11)
+        # Within the hour that the dashboards show, whatever the time of the day.
+        stream = world.stream(seed=11, start_ms=int(time.time() * 1000) - 25 * 60_000)
         with (
             Prometheus(directory, [f"127.0.0.1:{kappa.http_port}"]) as prometheus,
             Production(world.producer, stream.take, per_second=500, most=200_000),
