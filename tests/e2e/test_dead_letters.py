@@ -23,7 +23,6 @@ from blocks.waiting import Found, NotYet, wait_until
 from blocks.world import World
 
 
-
 def _now_ms() -> int:
     return int(time.time() * 1000)
 

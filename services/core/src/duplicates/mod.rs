@@ -240,10 +240,6 @@ impl Seen {
             self.readings[0] = self.readings[0] << ahead | 1;
             return;
         }
-        if ahead >= HORIZON {
-            self.readings = [1, 0, 0, 0];
-            return;
-        }
         let (words, bits) = ((ahead / 64) as usize, ahead % 64);
         let before = self.readings;
         for word in (0..WORDS).rev() {

@@ -149,8 +149,7 @@ impl Fleet {
     /// Writes the next record, due at `timestamp_ms`, into `message`, and says what it is.
     pub fn next(&mut self, timestamp_ms: i64, message: &mut Message) -> Ticket {
         if let Some((unheard, ticket)) = self.unheard.take() {
-            message.clone_from(&unheard);
-            message.timestamp_ms = timestamp_ms;
+            *message = Message { timestamp_ms, ..unheard };
             return Ticket { nature: Nature::Repeated, ..ticket };
         }
         let ticket = self.next_reading(timestamp_ms, message);
