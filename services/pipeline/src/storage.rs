@@ -88,12 +88,12 @@ pub async fn create(root: &StoreRoot, key: &Path, content: Bytes, health: &impl 
                 health.ok();
                 return Created::ByUs;
             }
-            Err(Error::AlreadyExists { .. }) => {
+            Err(error @ Error::AlreadyExists { .. }) => {
                 if exists(root, key, health).await {
                     return Created::Already;
                 }
-                backoff.pause().await;
-                continue;
+                // A conflict passes. A store that ended in the middle of a write may say so until somebody mends it.
+                error
             }
             // A store that guards what is there (object lock, a policy against overwriting) may refuse before it looks at
             // the condition. No rights at all look the same, so here too it counts only that the object can be found.

@@ -237,3 +237,13 @@ async fn an_object_that_is_guarded_against_replacement_counts_as_there() {
     let told = told.0.lock().unwrap();
     assert!(told.len() > 5 && told[1..].iter().all(|ok| !ok), "{told:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_refused_as_there_and_is_not_is_told_of() {
+    let (root, told) = (faulty(Fault::OnlyConflicts), Told::default());
+    let key = Path::from("archive/torn");
+    let created = storage::create(&root, &key, "first".into(), &told);
+    assert!(tokio::time::timeout(Duration::from_mins(1), created).await.is_err());
+    let failures = told.0.lock().unwrap().iter().filter(|ok| !**ok).count();
+    assert!(failures > 5, "{failures}");
+}
