@@ -245,6 +245,7 @@ class S3(Service):
         objects, sidecar = self.data / "objects", self.data / "metadata"
         objects.mkdir(parents=True, exist_ok=True)
         sidecar.mkdir(parents=True, exist_ok=True)
+        _forget_unfinished_objects(objects, sidecar)
         unwanted = ("VGW_", "ROOT_", "LOGFILE")
         env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         env |= {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
@@ -279,6 +280,14 @@ class S3(Service):
             "AWS_REGION": REGION,
             "AWS_ALLOW_HTTP": "true",
         }
+
+
+def _forget_unfinished_objects(objects: Path, sidecar: Path) -> None:
+    """versitygw writes an object's metadata first, and refuses to create an object that has some: killed in between, it would
+    do so for ever."""
+    for metadata in list(sidecar.rglob("meta")):
+        if not (objects / metadata.parent.relative_to(sidecar)).exists():
+            shutil.rmtree(metadata, ignore_errors=True)
 
 
 class ClickHouse(Service):

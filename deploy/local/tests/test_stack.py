@@ -188,6 +188,20 @@ def test_s3_keeps_objects_and_buckets_over_a_stop(one):
     assert client.request("GET", "/archive/nothing")[0] == 404
 
 
+def test_s3_creates_what_a_kill_left_unfinished(one):
+    client = s3_client(environment(one))
+    path = "/state/a/torn.snapshot"
+    assert client.request("PUT", path, b"first", {"If-None-Match": "*"})[0] == 200
+    stack("stop", "s3", "--dir", one)
+    # As if it had been killed before the last of its steps: the metadata is there, the object is not.
+    (left,) = Path(one).rglob("objects/state/a/torn.snapshot")
+    left.unlink()
+    stack("start", "s3", "--dir", one)
+    assert client.request("GET", path)[0] == 404
+    assert client.request("PUT", path, b"second", {"If-None-Match": "*"})[0] == 200
+    assert client.request("GET", path) == (200, b"second")
+
+
 def test_s3_create_only_has_one_winner(one):
     client = s3_client(environment(one))
     for round_number in range(8):
