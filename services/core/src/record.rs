@@ -134,6 +134,16 @@ impl LogBatch {
         }
     }
 
+    /// The key of the record at `index`; `None` where it has none, or where there is no such record. Cheaper than
+    /// [`Self::get`] for who needs no more.
+    #[inline]
+    pub fn key(&self, index: usize) -> Option<&[u8]> {
+        let record = self.bytes.get(*self.starts.get(index)? as usize..)?;
+        let (fixed, rest) = record.split_first_chunk::<FIXED>()?;
+        let length = i32::from_le_bytes(array(&fixed[16..20]));
+        rest.get(..usize::try_from(length).ok()?)
+    }
+
     /// Begins to load the record at `index`; nothing happens for one that is not there. The arena was written on another
     /// core, and its records come too fast for the processor to see the pattern by itself.
     #[inline]

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{ArrayBuilder, BinaryBuilder, ListBuilder, StringBuilder, StructBuilder};
-use arrow_array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow_array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray, new_null_array,
+};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
 use crate::decode::{ReaderSchema, hand_out};
@@ -84,6 +86,15 @@ impl HeadersBuilder {
 
     fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// As [`Self::finish`], with nulls for the last of `rows` rows that were not appended.
+    fn finish_with_nulls(&mut self, rows: usize) -> ArrayRef {
+        if self.len() == 0 {
+            return new_null_array(&headers_type(), rows);
+        }
+        self.append_nulls(rows - self.len());
+        self.finish()
     }
 
     /// Hands the column out and starts empty.
@@ -186,7 +197,6 @@ impl MetadataColumns {
     ) -> Result<RecordBatch, ArrowError> {
         let rows = self.offsets.len();
         self.keys.append_nulls(rows - self.keys.len());
-        self.headers.append_nulls(rows - self.headers.len());
         let timestamps = TimestampMillisecondArray::from(hand_out(&mut self.timestamps)).with_timezone("UTC");
         decoded.push(Arc::new(Int32Array::from_value(self.partition, rows)));
         decoded.push(Arc::new(Int64Array::from(hand_out(&mut self.offsets))));
@@ -194,7 +204,7 @@ impl MetadataColumns {
         decoded.push(Arc::new(Int32Array::from(hand_out(&mut self.schema_ids))));
         decoded.push(Arc::new(self.keys.finish()));
         decoded.push(Arc::new(BooleanArray::from(hand_out(&mut self.keyless))));
-        decoded.push(self.headers.finish());
+        decoded.push(self.headers.finish_with_nulls(rows));
         decoded.push(extra);
         decoded.push(Arc::new(BooleanArray::from(hand_out(&mut self.duplicates))));
         RecordBatch::try_new(Arc::clone(schema), decoded)

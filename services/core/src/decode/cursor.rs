@@ -174,11 +174,17 @@ impl<'a> Cursor<'a> {
     /// A negative count is followed by the size of the block in bytes (Avro 1.12, "Arrays").
     #[inline]
     pub(super) fn block(&mut self, what: &str, smallest: usize) -> Outcome<Block> {
-        if self.body.get(self.at) == Some(&0) {
+        if self.is_at_end_of_blocks() {
             self.at += 1;
             return Ok(Block { count: 0, left_behind: None });
         }
         self.block_of_items(what, smallest)
+    }
+
+    /// Whether an array or map ends here: at its start, one without items.
+    #[inline]
+    pub(super) fn is_at_end_of_blocks(&self) -> bool {
+        self.body.get(self.at) == Some(&0)
     }
 
     fn block_of_items(&mut self, what: &str, smallest: usize) -> Outcome<Block> {

@@ -90,6 +90,13 @@ impl<'a> Run<'a> {
                 }
             }
             (Op::Enum(symbols), Data::Symbols { keys, .. }) => keys.push(symbol(symbols, cursor)?),
+            // Many records have no item in their collections.
+            (Op::List(items), Data::List { offsets, .. }) | (Op::Map(items), Data::Map { offsets, .. })
+                if !items.has_extra && cursor.is_at_end_of_blocks() =>
+            {
+                cursor.take(1)?;
+                offsets.push(offsets.last().copied().unwrap_or_default());
+            }
             (Op::Union(union), _) => {
                 let branch = self.branch(union)?;
                 self.value(branch, column)?;

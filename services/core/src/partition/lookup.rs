@@ -17,12 +17,22 @@ pub(super) struct SeriesLookup {
     /// Series by the packed symbols.
     known: Vec<SeriesId>,
     generation: u64,
+    /// How often the bits have changed: what was packed before means nothing since.
+    widened: u32,
+}
+
+/// Where the series of a row is looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Its packed symbols, where they fit.
+    packed: Option<u32>,
+    widened: u32,
 }
 
 impl SeriesLookup {
     pub(super) fn new(key_columns: impl Iterator<Item = usize>) -> Self {
         let key_columns: Vec<_> = key_columns.collect();
-        Self { bits: vec![0; key_columns.len()], key_columns, known: Vec::new(), generation: 0 }
+        Self { bits: vec![0; key_columns.len()], key_columns, known: Vec::new(), generation: 0, widened: 0 }
     }
 
     /// Forgets all, after series ids or dictionaries have changed.
@@ -39,63 +49,58 @@ impl SeriesLookup {
         }
     }
 
-    /// The series of a row whose key fields are all there.
+    /// Where the series of a row will be looked up, whose key fields are all there.
     #[inline]
-    pub(super) fn series_of(&mut self, columns: &Columns, row: usize, windows: &mut Windows) -> SeriesId {
-        let packed = self.pack(columns, row);
-        if let Some(id) = packed.and_then(|packed| self.known.get(packed)).copied()
-            && id != UNKNOWN
-        {
-            return id;
-        }
-        self.look_up_by_text(columns, row, windows)
-    }
-
-    /// Where the series of a row will be looked up; a hint for prefetching.
-    #[inline]
-    pub(super) fn place_of(&self, columns: &Columns, row: usize) -> usize {
-        self.pack(columns, row).unwrap_or(usize::MAX)
+    pub(super) fn place_of(&self, columns: &Columns, row: usize) -> Place {
+        Place { packed: self.pack(columns, row), widened: self.widened }
     }
 
     /// Begins to load the answer for a place.
     #[inline]
-    pub(super) fn prefetch(&self, place: usize) {
-        prefetch(&self.known, place);
+    pub(super) fn prefetch(&self, place: Place) {
+        if let Some(packed) = place.packed {
+            prefetch(&self.known, packed as usize);
+        }
     }
 
     /// The series at a place, if it is known there.
     #[inline]
-    pub(super) fn series_at(&self, place: usize) -> Option<SeriesId> {
-        self.known.get(place).copied().filter(|id| *id != UNKNOWN)
-    }
-
-    #[inline]
-    fn pack(&self, columns: &Columns, row: usize) -> Option<usize> {
-        let mut packed = 0_usize;
-        for (field, (column, bits)) in self.key_columns.iter().zip(&self.bits).enumerate() {
-            let symbol = columns.column(*column).symbol_at(row)?;
-            if field > 0 && symbol >> bits != 0 {
-                return None;
-            }
-            packed = packed << bits | symbol as usize;
+    pub(super) fn series_at(&self, place: Place) -> Option<SeriesId> {
+        if place.widened != self.widened {
+            return None;
         }
-        Some(packed)
+        self.known.get(place.packed? as usize).copied().filter(|id| *id != UNKNOWN)
     }
 
+    /// The series of a row, of which [`Self::series_at`] knows nothing.
     #[cold]
-    fn look_up_by_text(&mut self, columns: &Columns, row: usize, windows: &mut Windows) -> SeriesId {
+    pub(super) fn look_up_by_text(&mut self, columns: &Columns, row: usize, windows: &mut Windows) -> SeriesId {
         let texts = self.key_columns.iter().map(|column| columns.column(*column).str_at(row).unwrap_or_default());
         let id = windows.series_id(&texts.collect::<Vec<_>>());
         self.widen(columns);
         if self.bits.iter().sum::<u32>() <= MAX_STRIDE_BITS
             && let Some(packed) = self.pack(columns, row)
         {
+            let packed = packed as usize;
             if packed >= self.known.len() {
                 self.known.resize((packed + 1).next_power_of_two(), UNKNOWN);
             }
             self.known[packed] = id;
         }
         id
+    }
+
+    #[inline]
+    fn pack(&self, columns: &Columns, row: usize) -> Option<u32> {
+        let mut packed = 0_u64;
+        for (field, (column, bits)) in self.key_columns.iter().zip(&self.bits).enumerate() {
+            let symbol = columns.column(*column).symbol_at(row)?;
+            if field > 0 && symbol >> bits != 0 {
+                return None;
+            }
+            packed = packed << bits | u64::from(symbol);
+        }
+        u32::try_from(packed).ok()
     }
 
     /// Makes room for symbols that were added since.
@@ -106,6 +111,7 @@ impl SeriesLookup {
             if needed > self.bits[field] {
                 self.bits[field] = needed;
                 self.known.clear();
+                self.widened += 1;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::lookup::Place;
 use super::unknown_schemas::UnknownSchemas;
 use super::{PartitionState, Progress, WriterSchema};
 use crate::contract::ValidEvent;
@@ -52,8 +53,7 @@ impl PartitionState {
     /// A record's key usually repeats the event's first key field: a good guess at what decoding will look up.
     #[inline]
     fn prefetch_key(&self, batch: &LogBatch, index: usize) {
-        if index < batch.len()
-            && let Some(key) = batch.get(index).key
+        if let Some(key) = batch.key(index)
             && let Some(column) = self.settings.event.key_columns().next()
         {
             self.columns.column(column).prefetch_text(key);
@@ -169,8 +169,11 @@ impl PartitionState {
                     duplicates.prefetch(series);
                 }
             }
-            let DecodedEvent { row, event, offset, .. } = events[next];
-            let series = lookup.series_of(columns, row, windows);
+            let DecodedEvent { row, place, event, offset } = events[next];
+            let series = match lookup.series_at(place) {
+                Some(series) => series,
+                None => lookup.look_up_by_text(columns, row, windows),
+            };
             let verdict = match duplicates {
                 Some(duplicates) if event.sequence > 0 => {
                     duplicates.judge(series, || windows.sensor(series), event.sequence, event.time_ms)
@@ -277,7 +280,7 @@ pub(super) struct DecodedEvent {
     /// Row of the columns that holds its key.
     row: usize,
     /// Where its series will be looked up.
-    place: usize,
+    place: Place,
     event: ValidEvent,
     offset: i64,
 }

@@ -30,6 +30,8 @@ use crate::storage::Backoff;
 const LINGER: Duration = Duration::from_millis(15);
 /// Bytes of one insert: some fifty thousand rows.
 const MAX_INSERT_BYTES: usize = 8 << 20;
+/// Bytes of a window row, about: 134, its key and its topic.
+const TYPICAL_ROW_BYTES: usize = 176;
 /// Inserts under way at once. ClickHouse takes one on one thread; the end of a backlog has hundreds of thousands of rows.
 const CONCURRENT_INSERTS: usize = 3;
 
@@ -110,18 +112,19 @@ impl Writer {
     }
 
     async fn write(&self, requests: &[Request]) {
-        let windows = rows_of(requests, |rows| &rows.windows);
-        let windows = bodies(windows, |body, row, partition| push_window(body, row, &self.topic, partition));
-        let anomalies = rows_of(requests, |rows| &rows.anomalies);
-        let anomalies = bodies(anomalies, |body, row, partition| push_anomaly(body, row, &self.topic, partition));
-        let sensors = rows_of(requests, |rows| &rows.sensors);
-        let sensors = bodies(sensors, |body, row, partition| push_sensor(body, row, &self.topic, partition));
-        let windows = windows.map(|body| (&self.inserts.windows, body));
-        let anomalies = anomalies.map(|body| (&self.inserts.anomalies, body));
-        let quality = rows_of(requests, |rows| &rows.quality);
-        let quality = bodies(quality, |body, row, partition| push_quality(body, row, &self.topic, partition));
-        let sensors = sensors.map(|body| (&self.inserts.sensors, body));
-        let quality = quality.map(|body| (&self.inserts.quality, body));
+        let topic = &self.topic;
+        let windows =
+            bodies(requests, |rows| &rows.windows, |body, row, partition| push_window(body, row, topic, partition))
+                .map(|body| (&self.inserts.windows, body));
+        let anomalies =
+            bodies(requests, |rows| &rows.anomalies, |body, row, partition| push_anomaly(body, row, topic, partition))
+                .map(|body| (&self.inserts.anomalies, body));
+        let sensors =
+            bodies(requests, |rows| &rows.sensors, |body, row, partition| push_sensor(body, row, topic, partition))
+                .map(|body| (&self.inserts.sensors, body));
+        let quality =
+            bodies(requests, |rows| &rows.quality, |body, row, partition| push_quality(body, row, topic, partition))
+                .map(|body| (&self.inserts.quality, body));
         let mut under_way = FuturesUnordered::new();
         for (query, body) in windows.chain(anomalies).chain(sensors).chain(quality) {
             if under_way.len() >= CONCURRENT_INSERTS {
@@ -150,27 +153,26 @@ impl Writer {
     }
 }
 
-/// Rows of all requests, each with its partition.
-fn rows_of<'a, Row: 'a>(
-    requests: &'a [Request],
-    kind: impl Fn(&'a HotRows) -> &'a Vec<Row> + 'a,
-) -> impl Iterator<Item = (&'a Row, i32)> {
-    requests.iter().flat_map(move |request| kind(&request.rows).iter().map(|row| (row, request.partition)))
-}
-
-/// Bodies of inserts, made as they are asked for.
+/// Bodies of inserts with the rows of all requests, made as they are asked for.
 fn bodies<'a, Row: 'a>(
-    rows: impl Iterator<Item = (&'a Row, i32)>,
+    requests: &'a [Request],
+    kind: impl Fn(&'a HotRows) -> &'a Vec<Row> + Copy + 'a,
     push: impl Fn(&mut Vec<u8>, &Row, i32),
 ) -> impl Iterator<Item = Bytes> {
-    let mut rows = rows.peekable();
+    let rows = move |request: &'a Request| kind(&request.rows).iter().map(|row| (row, request.partition));
+    let mut waiting: usize = requests.iter().map(|request| kind(&request.rows).len()).sum();
+    let mut rows = requests.iter().flat_map(rows);
     std::iter::from_fn(move || {
-        rows.peek()?;
-        let mut body = Vec::new();
+        if waiting == 0 {
+            return None;
+        }
+        // A large body that grew would be copied over and over.
+        let mut body = Vec::with_capacity((waiting * TYPICAL_ROW_BYTES).min(MAX_INSERT_BYTES) + TYPICAL_ROW_BYTES);
         while body.len() < MAX_INSERT_BYTES
             && let Some((row, partition)) = rows.next()
         {
             push(&mut body, row, partition);
+            waiting -= 1;
         }
         Some(Bytes::from(body))
     })
