@@ -188,6 +188,16 @@ impl MetadataColumns {
         self.offsets[row]
     }
 
+    /// Bytes held, for the memory budget.
+    pub(crate) fn memory(&self) -> usize {
+        self.offsets.capacity() * size_of::<i64>()
+            + self.timestamps.capacity() * size_of::<i64>()
+            + self.schema_ids.capacity() * size_of::<Option<i32>>()
+            + self.keyless.capacity()
+            + self.duplicates.capacity()
+            + self.keys.values_slice().len()
+    }
+
     /// Joins the decoded columns with the metadata into one batch of the archive schema, and starts empty.
     pub fn finish(
         &mut self,

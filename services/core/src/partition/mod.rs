@@ -37,6 +37,7 @@ use crate::windows::{WindowSettings, Windows};
 
 use lookup::SeriesLookup;
 use records::DecodedEvent;
+pub use records::Stage;
 use segment::OpenSegment;
 use sites::{SensorSites, SiteColumns};
 use unknown_schemas::UnknownSchemas;
@@ -482,7 +483,8 @@ impl PartitionState {
     pub fn memory(&self) -> usize {
         let rejects = self.segment.rejects.memory() + self.segment.rejected_offsets.memory();
         let duplicates = self.duplicates.as_ref().map_or(0, Duplicates::memory);
-        let state = self.windows.memory() + duplicates + self.quality.memory();
+        let events = self.events.capacity() * size_of::<DecodedEvent>();
+        let state = self.windows.memory() + duplicates + self.quality.memory() + events + self.metadata.memory();
         let lookups = self.lookup.memory() + self.judge.memory() + self.sites.memory();
         state + self.columns.memory() + lookups + rejects
     }

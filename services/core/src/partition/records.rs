@@ -1,5 +1,6 @@
 //! From log records to rows, events and rejected records.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::lookup::Place;
@@ -15,25 +16,43 @@ use crate::reject::{Reason, Reject};
 const EVENTS_AHEAD: usize = 12;
 /// How many records ahead the place of a key in its dictionary is asked for.
 const RECORDS_AHEAD: usize = 8;
+/// Records that are decoded before their events are added to the windows: few enough that what the one stage has made is
+/// still in a core's cache for the other.
+const RECORDS_PER_PASS: usize = 1_024;
+
+/// A stage of [`PartitionState::process_watched`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Records are decoded, judged and digested.
+    Decode,
+    /// Their events are added to the windows.
+    Windows,
+}
 
 impl PartitionState {
     /// Takes in the records from `index` on. Records before the current position are passed over.
     pub fn process(&mut self, batch: &LogBatch, index: usize) -> Progress {
-        self.process_watched(batch, index, || ())
+        self.process_watched(batch, index, |_| ())
     }
 
-    /// As [`Self::process`]; `decoded` is called between its two stages, for whoever measures them: before it, records
-    /// are decoded, judged and digested; behind it, they are added to the windows.
-    pub fn process_watched(&mut self, batch: &LogBatch, index: usize, decoded: impl FnOnce()) -> Progress {
-        let progress = self.decode_all(batch, index);
-        decoded();
-        self.add_events();
-        progress
+    /// As [`Self::process`]; `done` is called behind each stage of each pass, for whoever measures them.
+    pub fn process_watched(&mut self, batch: &LogBatch, index: usize, mut done: impl FnMut(Stage)) -> Progress {
+        let mut start = index.max(batch.position_of(self.position));
+        loop {
+            let end = batch.len().min(start + RECORDS_PER_PASS);
+            let progress = self.decode_all(batch, start..end);
+            done(Stage::Decode);
+            self.add_events();
+            done(Stage::Windows);
+            if progress != Progress::Consumed || end == batch.len() {
+                return progress;
+            }
+            start = end;
+        }
     }
 
-    fn decode_all(&mut self, batch: &LogBatch, index: usize) -> Progress {
-        let start = index.max(batch.position_of(self.position));
-        for index in start..batch.len() {
+    fn decode_all(&mut self, batch: &LogBatch, records: Range<usize>) -> Progress {
+        for index in records.clone() {
             batch.prefetch(index + 2 * RECORDS_AHEAD);
             self.prefetch_key(batch, index + RECORDS_AHEAD);
             let stop = if self.enough_rows_wait() {
@@ -42,11 +61,11 @@ impl PartitionState {
                 self.process_record(&batch.get(index), index)
             };
             if let Some(stop) = stop {
-                self.segment.digest.update(batch, start..index);
+                self.segment.digest.update(batch, records.start..index);
                 return stop;
             }
         }
-        self.segment.digest.update(batch, start..batch.len());
+        self.segment.digest.update(batch, records);
         Progress::Consumed
     }
 

@@ -22,11 +22,21 @@ use super::encoder::GrowingFile;
 /// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
+/// Rows of a page. The crate keeps a zstd compressor for each open column, whose tables are as large as a page asks for:
+/// with the 20,000 rows that it takes by itself, they were most of what a partition holds.
+const PAGE_ROWS: usize = 5_000;
+
+/// Bytes of such a compressor, and of the decompressor that comes with it, which the crate's `memory_size` leaves out.
+const COMPRESSOR_BYTES: usize = 384 << 10;
+
 /// Rows of a column that are looked at to see whether its values repeat.
 const SAMPLE_ROWS: usize = 4_096;
 
 /// Columns whose pages carry statistics, besides the event's key and time fields.
 const PAGE_STATISTICS: [&str; 2] = ["_offset", "_timestamp"];
+
+/// Columns with one value, or few, in long runs.
+const ALL_THE_SAME: [&str; 2] = ["_partition", "_schema_id"];
 
 /// How segments are encoded; made once, shared by all.
 #[derive(Debug, Clone)]
@@ -43,6 +53,7 @@ impl SegmentFormat {
         let mut properties = WriterProperties::builder()
             .set_compression(compression)
             .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_data_page_row_count_limit(PAGE_ROWS)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned());
         for field in schema.fields() {
@@ -52,6 +63,10 @@ impl SegmentFormat {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
+            }
+            if is_counter(field.data_type()) || ALL_THE_SAME.contains(&field.name().as_str()) {
+                // A compressor finds next to nothing in deltas, and nothing in a run.
+                properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
             }
             if indexed.contains(field.name()) || PAGE_STATISTICS.contains(&field.name().as_str()) {
                 properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
@@ -123,7 +138,11 @@ struct OpenRowGroup {
 }
 
 enum ColumnWriter {
-    Arrow(Box<ArrowColumnWriter>),
+    Arrow {
+        writer: Box<ArrowColumnWriter>,
+        /// Bytes that it holds and does not know of.
+        compressor: usize,
+    },
     Dictionary(Box<DictionaryColumn>),
 }
 
@@ -142,7 +161,9 @@ impl Output {
             let path = leaf.path();
             let field = format.schema.field_with_name(&path.parts()[0])?;
             if !is_dictionary_of_strings(field) {
-                return Ok(ColumnWriter::Arrow(Box::new(writer)));
+                let is_compressed = format.properties.compression(path) != Compression::UNCOMPRESSED;
+                let compressor = if is_compressed { COMPRESSOR_BYTES } else { 0 };
+                return Ok(ColumnWriter::Arrow { writer: Box::new(writer), compressor });
             }
             let has_page_statistics = format.properties.statistics_enabled(path) == EnabledStatistics::Page;
             let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics);
@@ -155,7 +176,7 @@ impl Output {
         let mut row_group = self.file.next_row_group()?;
         for column in open.columns {
             match column {
-                ColumnWriter::Arrow(writer) => writer.close()?.append_to_row_group(&mut row_group)?,
+                ColumnWriter::Arrow { writer, .. } => writer.close()?.append_to_row_group(&mut row_group)?,
                 ColumnWriter::Dictionary(column) => {
                     let (bytes, result) = column.close()?;
                     row_group.append_column(&bytes, result)?;
@@ -172,9 +193,8 @@ impl SegmentFile {
         Self { format, output: None, open: None }
     }
 
-    fn open_memory(&self) -> usize {
-        let open = self.open.iter().flat_map(|open| &open.columns);
-        open.map(ColumnWriter::memory).sum()
+    fn open_columns(&self) -> impl Iterator<Item = &ColumnWriter> {
+        self.open.iter().flat_map(|open| &open.columns)
     }
 }
 
@@ -206,11 +226,13 @@ impl GrowingFile for SegmentFile {
     }
 
     fn size(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.file.bytes_written()) + self.open_memory()
+        let written = self.output.as_ref().map_or(0, |output| output.file.bytes_written());
+        written + self.open_columns().map(ColumnWriter::size).sum::<usize>()
     }
 
     fn memory(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.file.inner().capacity()) + self.open_memory()
+        let written = self.output.as_ref().map_or(0, |output| output.file.inner().capacity());
+        written + self.open_columns().map(ColumnWriter::memory).sum::<usize>()
     }
 
     fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {
@@ -242,7 +264,7 @@ impl OpenRowGroup {
             }
             for leaf in compute_leaves(field, array)? {
                 match columns.next() {
-                    Some(ColumnWriter::Arrow(writer)) => writer.write(&leaf)?,
+                    Some(ColumnWriter::Arrow { writer, .. }) => writer.write(&leaf)?,
                     _ => return Err(missing()),
                 }
             }
@@ -256,14 +278,22 @@ impl ColumnWriter {
     fn write_dictionary(&mut self, array: &arrow_array::ArrayRef) -> Result<()> {
         match self {
             Self::Dictionary(column) => column.write(array),
-            Self::Arrow(_) => Err(ParquetError::General("the column is not a dictionary".to_owned())),
+            Self::Arrow { .. } => Err(ParquetError::General("the column is not a dictionary".to_owned())),
+        }
+    }
+
+    /// Bytes of pages, done or begun.
+    fn size(&self) -> usize {
+        match self {
+            Self::Arrow { writer, .. } => writer.memory_size(),
+            Self::Dictionary(column) => column.memory(),
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Self::Arrow(writer) => writer.memory_size(),
-            Self::Dictionary(column) => column.memory(),
+            Self::Arrow { compressor, .. } => self.size() + compressor,
+            Self::Dictionary(_) => self.size(),
         }
     }
 }

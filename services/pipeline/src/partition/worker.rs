@@ -8,7 +8,7 @@ mod sealing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kappa_core::partition::{PartitionState, Progress, RejectedRecords};
+use kappa_core::partition::{PartitionState, Progress, RejectedRecords, Stage};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
@@ -227,10 +227,17 @@ where
     fn process(&mut self, delivery: &Delivery, index: usize) -> Progress {
         let (rows, duplicates) = (self.state.segment_rows(), self.state.segment_duplicates());
         let rejects = self.state.waiting_rejects().len();
-        let started = Instant::now();
-        let mut decoded = started;
-        let progress = self.state.process_watched(&delivery.batch, index, || decoded = Instant::now());
-        self.context.observer.processed(decoded - started, decoded.elapsed());
+        let (mut decoding, mut counting) = (Duration::ZERO, Duration::ZERO);
+        let mut last = Instant::now();
+        let progress = self.state.process_watched(&delivery.batch, index, |stage| {
+            let now = Instant::now();
+            *match stage {
+                Stage::Decode => &mut decoding,
+                Stage::Windows => &mut counting,
+            } += now - last;
+            last = now;
+        });
+        self.context.observer.processed(decoding, counting);
         let (rows, duplicates) = (self.state.segment_rows() - rows, self.state.segment_duplicates() - duplicates);
         self.context.observer.taken_in(rows, duplicates, self.state.position());
         self.context.observer.rejected(self.state.waiting_rejects(), rejects);

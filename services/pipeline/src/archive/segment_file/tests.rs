@@ -211,3 +211,13 @@ fn numbers_that_repeat_get_a_dictionary_and_others_are_split_by_byte() {
     let read_back: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
     assert_eq!(read_back, vec![rows.clone(), rows]);
 }
+
+#[test]
+fn what_a_column_does_not_know_of_is_about_its_compressor() {
+    let noise: Vec<u8> =
+        (0..8 * PAGE_ROWS as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+    compressor.compress(&noise).unwrap();
+    let held = compressor.context_mut().sizeof() + zstd::zstd_safe::DCtx::create().sizeof();
+    assert!((COMPRESSOR_BYTES / 2..=COMPRESSOR_BYTES).contains(&held), "{held} bytes");
+}
