@@ -108,11 +108,17 @@ HARDLY_ENOUGH = 92 << 20
 
 def test_memory_runs_out_all_the_same(make_world: WorldMaker) -> None:
     """Within budget and margin the system's own limit is never met. A limit below kills the process, which loses nothing."""
-    side_by_side([partial(_run_within_the_margin, make_world()), partial(_run_out_of_memory, make_world())])
+    side_by_side(
+        [
+            partial(_run_within_the_margin, make_world(), 128 << 20),
+            # Buffers and open files of each partition are more than a small budget has room for.
+            partial(_run_within_the_margin, make_world(partitions=96), 256 << 20),
+            partial(_run_out_of_memory, make_world()),
+        ]
+    )
 
 
-def _run_within_the_margin(world: World) -> None:
-    budget = 128 << 20
+def _run_within_the_margin(world: World, budget: int) -> None:
     kappa = world.start({"limits": {"memory": f"{budget}"}}, limits=[f"--data={budget + RSS_MARGIN}"])
     kappa.wait_until_ready()
     with Production(world.producer, world.stream(seed=43).take, per_second=1_500, most=8_000):

@@ -47,11 +47,13 @@ pub(super) async fn ask<T: Send + 'static>(
     let mut pauses = pauses();
     let mut failed = false;
     loop {
+        let Ok(permit) = shared.questions.acquire().await else { return std::future::pending().await };
         let Some(client) = shared.client() else { return std::future::pending().await };
         let attempt = question.clone();
         let Ok(answer) = shared.runtime.spawn_blocking(move || attempt(&client)).await else {
             return std::future::pending().await;
         };
+        drop(permit);
         match answer {
             Ok(answer) => {
                 if failed {

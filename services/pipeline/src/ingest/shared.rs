@@ -12,7 +12,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::IngestLimits;
@@ -68,6 +68,9 @@ pub(super) struct Outlet {
     pub(super) epoch: u64,
 }
 
+/// Questions to the brokers under way at once.
+const QUESTIONS_AT_ONCE: usize = 16;
+
 /// What all parts of one consumer share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -77,6 +80,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<MemoryBudget>,
     /// Runs blocking questions to the brokers.
     pub(super) runtime: Handle,
+    /// One for each question that may be under way: each takes a thread, and partitions come many at a time.
+    pub(super) questions: Semaphore,
     pub(super) status: Arc<IngestStatus>,
     pub(super) stopping: AtomicBool,
     /// Why nothing may be delivered any more.
@@ -235,6 +240,7 @@ impl Shared {
             limits,
             budget,
             runtime,
+            questions: Semaphore::new(QUESTIONS_AT_ONCE),
             status: Arc::default(),
             stopping: AtomicBool::new(false),
             topic_gone: OnceLock::new(),
