@@ -188,7 +188,7 @@ impl MetadataColumns {
         self.offsets[row]
     }
 
-    /// Bytes held, for the memory budget.
+    /// Bytes held, for the memory budget; without headers, which hardly any record has.
     pub(crate) fn memory(&self) -> usize {
         self.offsets.capacity() * size_of::<i64>()
             + self.timestamps.capacity() * size_of::<i64>()

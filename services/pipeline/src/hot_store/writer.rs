@@ -112,19 +112,11 @@ impl Writer {
     }
 
     async fn write(&self, requests: &[Request]) {
-        let topic = &self.topic;
-        let windows =
-            bodies(requests, |rows| &rows.windows, |body, row, partition| push_window(body, row, topic, partition))
-                .map(|body| (&self.inserts.windows, body));
-        let anomalies =
-            bodies(requests, |rows| &rows.anomalies, |body, row, partition| push_anomaly(body, row, topic, partition))
-                .map(|body| (&self.inserts.anomalies, body));
-        let sensors =
-            bodies(requests, |rows| &rows.sensors, |body, row, partition| push_sensor(body, row, topic, partition))
-                .map(|body| (&self.inserts.sensors, body));
-        let quality =
-            bodies(requests, |rows| &rows.quality, |body, row, partition| push_quality(body, row, topic, partition))
-                .map(|body| (&self.inserts.quality, body));
+        let (topic, inserts) = (&self.topic, &self.inserts);
+        let windows = bodies(&inserts.windows, requests, |rows| &rows.windows, topic, push_window);
+        let anomalies = bodies(&inserts.anomalies, requests, |rows| &rows.anomalies, topic, push_anomaly);
+        let sensors = bodies(&inserts.sensors, requests, |rows| &rows.sensors, topic, push_sensor);
+        let quality = bodies(&inserts.quality, requests, |rows| &rows.quality, topic, push_quality);
         let mut under_way = FuturesUnordered::new();
         for (query, body) in windows.chain(anomalies).chain(sensors).chain(quality) {
             if under_way.len() >= CONCURRENT_INSERTS {
@@ -153,12 +145,14 @@ impl Writer {
     }
 }
 
-/// Bodies of inserts with the rows of all requests, made as they are asked for.
+/// Bodies of inserts by `query` with the rows of all requests, made as they are asked for.
 fn bodies<'a, Row: 'a>(
+    query: &'a str,
     requests: &'a [Request],
     kind: impl Fn(&'a HotRows) -> &'a Vec<Row> + Copy + 'a,
-    push: impl Fn(&mut Vec<u8>, &Row, i32),
-) -> impl Iterator<Item = Bytes> {
+    topic: &'a str,
+    push: impl Fn(&mut Vec<u8>, &Row, &str, i32),
+) -> impl Iterator<Item = (&'a str, Bytes)> {
     let rows = move |request: &'a Request| kind(&request.rows).iter().map(|row| (row, request.partition));
     let mut waiting: usize = requests.iter().map(|request| kind(&request.rows).len()).sum();
     let mut rows = requests.iter().flat_map(rows);
@@ -171,10 +165,10 @@ fn bodies<'a, Row: 'a>(
         while body.len() < MAX_INSERT_BYTES
             && let Some((row, partition)) = rows.next()
         {
-            push(&mut body, row, partition);
+            push(&mut body, row, topic, partition);
             waiting -= 1;
         }
-        Some(Bytes::from(body))
+        Some((query, Bytes::from(body)))
     })
 }
 

@@ -83,7 +83,7 @@ impl ClickHouseHttp {
     /// Inserts rows by `statement`, which ends with the name of their format. The answer comes when they are written:
     /// as durably as the tables' settings ask for.
     pub async fn insert(&self, statement: &str, rows: Bytes) -> Result<(), ClickHouseError> {
-        // Rows of one key become one when parts are merged and when they are read; merging them here too costs a third of
+        // Rows of one key become one when parts are merged and when they are read; merging them here too costs a fifth of
         // an insert, and hardly ever finds any.
         let settings = [("query", statement), ("async_insert", "0"), ("optimize_on_insert", "0")];
         let request = self.http.post(self.url.clone()).query(&settings).body(rows);
