@@ -22,11 +22,9 @@ use super::encoder::GrowingFile;
 /// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
-/// Rows of a page. The crate keeps a zstd compressor for each open column, whose tables are as large as a page asks for:
-/// with the 20,000 rows that it takes by itself, they were most of what a partition holds.
-const PAGE_ROWS: usize = 5_000;
-
-/// Bytes of such a compressor, and of the decompressor that comes with it, which the crate's `memory_size` leaves out.
+/// Bytes of the zstd compressor that the crate keeps for each open column, and of the decompressor that comes with it: its
+/// `memory_size` leaves them out. Its tables are as large as the pages ask for: most columns have small ones, a column of
+/// numbers that hardly repeat takes twice as much.
 const COMPRESSOR_BYTES: usize = 384 << 10;
 
 /// Rows of a column that are looked at to see whether its values repeat.
@@ -53,7 +51,6 @@ impl SegmentFormat {
         let mut properties = WriterProperties::builder()
             .set_compression(compression)
             .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_data_page_row_count_limit(PAGE_ROWS)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned());
         for field in schema.fields() {
