@@ -3,7 +3,7 @@
 #                                    schema changes under load
 # make test                          everything that is tested, on the real Kafka, registry, S3 and ClickHouse engine
 # make faults                        break the wire to each dependency in each way; writes the table of docs/guarantees.md
-# make soak [SEEDS=] [MINUTES=] [TIMES=] [ROUNDS=] [OLD=]
+# make soak [SEEDS=] [MINUTES=] [TIMES=] [ROUNDS=] [FUZZ=] [OLD=]
 #                                    hours of it: a million simulated worlds, S3 away for half an hour at full load, faults,
 #                                    crashes, an older version beside this one, fuzzing; writes target/soak/report.html
 # make lint                          formatting, clippy, licences and advisories
@@ -24,6 +24,7 @@ SEEDS    ?= 1000000
 MINUTES  ?= 30
 TIMES    ?= 10
 ROUNDS   ?= 5
+FUZZ     ?= 10
 OLD      ?= HEAD~20
 AFTER    ?= 420
 
@@ -58,7 +59,7 @@ faults:
 	@python3 -B tests/soak/faults_table.py target/faults.jsonl --into docs/guarantees.md
 
 soak:
-	@SEEDS=$(SEEDS) MINUTES=$(MINUTES) TIMES=$(TIMES) ROUNDS=$(ROUNDS) OLD=$(OLD) tests/soak/run
+	@SEEDS=$(SEEDS) MINUTES=$(MINUTES) TIMES=$(TIMES) ROUNDS=$(ROUNDS) FUZZ=$(FUZZ) OLD=$(OLD) tests/soak/run
 
 lint:
 	$(CARGO) fmt --all --check

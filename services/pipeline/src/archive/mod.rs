@@ -11,4 +11,5 @@ mod thrift;
 pub use encoder::{EncodeError, Encoder, EncoderLane, GrowingFile, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer, read_metadata};
 pub use keys::{segment_key, snapshot_key, snapshot_prefix, start_key};
+pub(crate) use segment_file::COMPRESSOR_BYTES;
 pub use segment_file::{SegmentFile, SegmentFormat};

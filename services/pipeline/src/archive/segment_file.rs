@@ -25,7 +25,7 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 /// Bytes of the zstd compressor that the crate keeps for each open column, and of the decompressor that comes with it: its
 /// `memory_size` leaves them out. Its tables are as large as the pages ask for: most columns have small ones, a column of
 /// numbers that hardly repeat takes twice as much.
-const COMPRESSOR_BYTES: usize = 384 << 10;
+pub(crate) const COMPRESSOR_BYTES: usize = 384 << 10;
 
 /// Rows of a column that are looked at to see whether its values repeat.
 const SAMPLE_ROWS: usize = 4_096;
@@ -78,6 +78,11 @@ impl SegmentFormat {
         self.compression = Compression::UNCOMPRESSED;
         self.properties = self.properties.into_builder().set_compression(self.compression).build();
         self
+    }
+
+    /// Of what is worth compressing; dead letters share it.
+    pub fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// For a file that begins with these rows. Measured numbers either repeat (a few decimals of a slow signal), where

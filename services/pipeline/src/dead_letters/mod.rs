@@ -11,13 +11,13 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use kappa_core::archive::{HeadersBuilder, headers_type};
 use kappa_core::partition::RejectedRecords;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, Encoding};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use crate::archive::{Encoder, GrowingFile};
+use crate::archive::{COMPRESSOR_BYTES, Encoder, GrowingFile};
 
 pub use read::{DeadLetter, letters_of};
 
@@ -56,9 +56,9 @@ pub struct DeadLetterFile {
 
 impl DeadLetterFile {
     /// Without any record.
-    pub fn new(topic: &str, partition: i32) -> Result<Self, ParquetError> {
+    pub fn new(topic: &str, partition: i32, compression: Compression) -> Result<Self, ParquetError> {
         let schema = dead_letter_schema();
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(writer_properties()?))?;
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(writer_properties(compression)))?;
         Ok(Self { writer, schema, topic: topic.to_owned(), partition })
     }
 }
@@ -79,7 +79,8 @@ impl GrowingFile for DeadLetterFile {
     }
 
     fn memory(&self) -> usize {
-        self.writer.inner().capacity() + self.writer.memory_size()
+        let compressors = if self.writer.in_progress_rows() > 0 { COMPRESSED_COLUMNS * COMPRESSOR_BYTES } else { 0 };
+        self.writer.inner().capacity() + self.writer.memory_size() + compressors
     }
 
     fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>, ParquetError> {
@@ -104,19 +105,29 @@ pub fn key_values(topic: &str, partition: i32, segment: Range<i64>) -> Vec<KeyVa
 /// Columns whose values repeat; looking for the value of the others in a dictionary would be in vain.
 const REPEATING: [&str; 5] = ["topic", "partition", "schema_id", "reason", "attempt"];
 
-fn writer_properties() -> Result<WriterProperties, ParquetError> {
+/// Columns that rise by little.
+const COUNTERS: [&str; 2] = ["offset", "timestamp"];
+
+/// The leaves that are neither: key, value, detail, and the two of the headers.
+const COMPRESSED_COLUMNS: usize = 5;
+
+fn writer_properties(compression: Compression) -> WriterProperties {
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_compression(compression)
         .set_created_by(concat!("kappa ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk);
     for name in REPEATING {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), true);
     }
-    for name in ["offset", "timestamp"] {
+    for name in COUNTERS {
         properties = properties.set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
     }
-    Ok(properties.build())
+    for name in REPEATING.into_iter().chain(COUNTERS) {
+        // A compressor finds next to nothing in runs and deltas, and takes more memory than they do.
+        properties = properties.set_column_compression(ColumnPath::from(name), Compression::UNCOMPRESSED);
+    }
+    properties.build()
 }
 
 /// Bytes of a key, or of the name of a reason, about.

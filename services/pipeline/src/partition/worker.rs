@@ -344,7 +344,8 @@ where
         let encoder = match &mut self.dead_letters {
             Some(encoder) => encoder,
             none => {
-                let file = DeadLetterFile::new(&context.settings.topic, context.partition);
+                let file =
+                    DeadLetterFile::new(&context.settings.topic, context.partition, context.format.compression());
                 let file =
                     file.map_err(|error| StoppedLoudly::Internal(format!("cannot write dead letters: {error}")))?;
                 none.insert(DeadLetterEncoder::new(file, context.lane.clone(), &context.budget))
