@@ -179,3 +179,23 @@ fn attempt_of(header: Option<&[u8]>) -> i32 {
     let text = header.and_then(|content| std::str::from_utf8(content).ok());
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use parquet::arrow::ArrowSchemaConverter;
+    use parquet::basic::ZstdLevel;
+
+    use super::*;
+
+    #[test]
+    fn compressors_are_counted_for_the_columns_that_have_one() {
+        let properties = writer_properties(Compression::ZSTD(ZstdLevel::try_new(1).unwrap()));
+        let leaves = ArrowSchemaConverter::new().convert(&dead_letter_schema()).unwrap();
+        let compressed: Vec<_> = leaves
+            .columns()
+            .iter()
+            .filter(|leaf| properties.compression(leaf.path()) != Compression::UNCOMPRESSED)
+            .collect();
+        assert_eq!(compressed.len(), COMPRESSED_COLUMNS, "{compressed:?}");
+    }
+}

@@ -38,6 +38,9 @@ pub(crate) const LATENESS_MS: i64 = 2_000;
 /// How long the last owner may take to finish once all faults are over.
 const RECOVERY: Duration = Duration::from_mins(10);
 
+/// The committed one, and the one before it for an owner that is just starting from it.
+const KEPT_SNAPSHOTS: usize = 2;
+
 /// What happened in a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -188,7 +191,26 @@ impl Scenario {
         finished?;
         tokio::time::sleep(LATEST).await;
         invariants::check_all(&self.store.inner, &self.hot_store, &self.brokers, &self.world).await?;
-        Ok(self.world.outcome())
+        let outcome = self.world.outcome();
+        self.leave_it_tidy().await?;
+        Ok(outcome)
+    }
+
+    /// Snapshots that were left, also by owners that came back when they were owners no more, are gone with the first
+    /// commit of the next one.
+    async fn leave_it_tidy(&mut self) -> Result<(), String> {
+        if invariants::snapshot_positions(&self.store.inner).await?.len() <= KEPT_SNAPSHOTS {
+            return Ok(());
+        }
+        let world = Arc::clone(&self.world);
+        self.brokers.append(|offset| records::make(&world, offset));
+        let heir = self.start();
+        self.finish(heir).await?;
+        let left = invariants::snapshot_positions(&self.store.inner).await?;
+        if left.len() > KEPT_SNAPSHOTS {
+            return Err(format!("snapshots are left at {left:?}, committed is {:?}", self.brokers.committed()));
+        }
+        Ok(())
     }
 
     /// Several owners at once that all find a group without an offset, now and then after records have come already.
