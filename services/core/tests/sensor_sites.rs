@@ -29,8 +29,13 @@ fn state(site: Option<&str>, rows_per_batch: usize) -> PartitionState {
     let event = plain.event.clone().with_site(&plain.reader, site).unwrap();
     let settings = Arc::new(PartitionSettings { event, rows_per_batch, ..plain });
     let writer = known_writer(SCHEMA, &settings);
-    let mut state = PartitionState::empty(settings, 0, 0, None);
+    let mut state = PartitionState::empty(settings, 0, -1, None);
     state.learn(SchemaReference::Id(1), writer);
+    // Nothing is told before a segment with a record of the schema was cut.
+    process(&mut state, &batch(-1, &[("before", None, 1.0)]));
+    assert_eq!(told(&mut state), []);
+    drop(state.take_rows().unwrap());
+    drop(state.cut().unwrap());
     state
 }
 

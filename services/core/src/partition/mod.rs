@@ -12,7 +12,7 @@ mod segment;
 mod sites;
 mod unknown_schemas;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,8 +36,8 @@ use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::windows::{WindowSettings, Windows};
 
 use lookup::SeriesLookup;
-use records::DecodedEvent;
 pub use records::Stage;
+use records::{DecodedEvent, LastWriter};
 use segment::OpenSegment;
 use sites::{SensorSites, SiteColumns};
 use unknown_schemas::UnknownSchemas;
@@ -155,7 +155,10 @@ pub struct PartitionState {
     /// The registry's answer "unknown" to [`Progress::NeedsSchema`], for the record that asked.
     just_unknown: Option<SchemaReference>,
     /// The writer of the last record: most records have the same.
-    last_writer: Option<(SchemaReference, Arc<Decoder>, Option<i32>)>,
+    last_writer: Option<LastWriter>,
+    /// Schemas of which records were accepted since the restore: that they may be is in the archive by now, or will be
+    /// with the open segment.
+    accepted: BTreeSet<SchemaReference>,
     columns: Columns,
     metadata: MetadataColumns,
     lookup: SeriesLookup,
@@ -213,6 +216,7 @@ impl PartitionState {
             unknown: UnknownSchemas::default(),
             just_unknown: None,
             last_writer: None,
+            accepted: BTreeSet::new(),
             settings,
             partition,
             position,
@@ -363,7 +367,8 @@ impl PartitionState {
     }
 
     /// Whether the open segment holds a decision that is not a function of the log alone: the registry did not know a
-    /// schema. No row may leave before the segment's footer is durable, so it should be cut soon.
+    /// schema, or knew one of which no record was accepted since the restore, and which another owner may have asked for
+    /// before it was registered. No row may leave before the segment's footer is durable, so it should be cut soon.
     pub fn is_undecided(&self) -> bool {
         self.segment.is_undecided
     }

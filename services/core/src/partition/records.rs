@@ -7,7 +7,7 @@ use super::lookup::Place;
 use super::unknown_schemas::UnknownSchemas;
 use super::{PartitionState, Progress, WriterSchema};
 use crate::contract::ValidEvent;
-use crate::decode::{SchemaReference, unframe};
+use crate::decode::{Decoder, SchemaReference, unframe};
 use crate::duplicates::Verdict;
 use crate::record::{LogBatch, LogRecord};
 use crate::reject::{Reason, Reject};
@@ -127,11 +127,13 @@ impl PartitionState {
     fn accept(&mut self, record: &LogRecord<'_>) -> Result<(), Refusal> {
         let (reference, body) =
             unframe(record.value, record.headers).map_err(|reject| Refusal::Rejected(reject, None))?;
-        if self.last_writer.as_ref().is_none_or(|(last, ..)| *last != reference) {
+        if self.last_writer.as_ref().is_none_or(|last| last.reference != reference) {
             self.change_writer(reference, record.timestamp_ms)?;
         }
-        let Some((_, decoder, schema_id)) = &self.last_writer else { return Err(Refusal::NeedsSchema(reference)) };
-        let schema_id = *schema_id;
+        let Some(LastWriter { decoder, schema_id, is_settled, .. }) = &self.last_writer else {
+            return Err(Refusal::NeedsSchema(reference));
+        };
+        let (schema_id, is_settled) = (*schema_id, *is_settled);
         let row = self.columns.rows();
         decoder.decode(body, &mut self.columns).map_err(|reject| Refusal::Rejected(reject, schema_id))?;
         let settings = &self.settings;
@@ -155,7 +157,22 @@ impl PartitionState {
         self.metadata.append(record, schema_id, repeats_key_field);
         let place = self.lookup.place_of(&self.columns, row);
         self.events.push(DecodedEvent { row, place, event, offset: record.offset });
+        if !is_settled {
+            self.settle_writer(reference);
+        }
         Ok(())
+    }
+
+    /// A record of this schema is accepted. Another owner, who has asked the registry earlier, may have refused the first one:
+    /// which of both holds is known when the segment is durable.
+    #[cold]
+    fn settle_writer(&mut self, reference: SchemaReference) {
+        if let Some(last) = &mut self.last_writer {
+            last.is_settled = true;
+        }
+        if self.accepted.insert(reference) && self.replay.is_none() {
+            self.segment.is_undecided = true;
+        }
     }
 
     /// Counts and takes back the row of a record that is refused for what it says.
@@ -225,7 +242,8 @@ impl PartitionState {
             Some(WriterSchema::Refused(reject)) => Err(Refusal::Rejected(reject.clone(), id_of(reference))),
             Some(WriterSchema::Readable { decoder, id }) => {
                 let id = id.or(id_of(reference));
-                self.last_writer = Some((reference, Arc::clone(decoder), id));
+                self.last_writer =
+                    Some(LastWriter { reference, decoder: Arc::clone(decoder), schema_id: id, is_settled: false });
                 Ok(())
             }
         }
@@ -291,6 +309,17 @@ impl PartitionState {
         self.columns.rows().max(rejects.len()) >= self.settings.rows_per_batch
             || self.columns.grown().max(rejects.bytes()) >= self.settings.bytes_per_batch
     }
+}
+
+/// The writer of the last record.
+#[derive(Debug)]
+pub(super) struct LastWriter {
+    reference: SchemaReference,
+    decoder: Arc<Decoder>,
+    /// The registry's number for it.
+    schema_id: Option<i32>,
+    /// Whether it is known that a record of it was accepted before.
+    is_settled: bool,
 }
 
 /// A valid event, decoded into a row.

@@ -8,7 +8,6 @@
 //! values, dictionary page first.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, StringArray};
 use bytes::Bytes;
+use hashbrown::HashMap;
 use parquet::basic::{Compression, Encoding, EncodingMask, PageType, Type};
 use parquet::column::page::{CompressedPage, Page, PageWriter as _};
 use parquet::column::writer::ColumnCloseResult;
@@ -34,6 +34,8 @@ const PAGE_ROWS: usize = 20_000;
 const PAGE_BYTES: usize = 1 << 20;
 /// Longer values get no bounds in the statistics: a footer must stay small.
 const LONGEST_BOUND: usize = 64;
+/// Rows that are looked up at once: few, since a value that is new ends them.
+const ROWS_AT_A_TIME: usize = 64;
 /// No id yet for a key of the batch.
 const UNSEEN: u32 = u32::MAX;
 
@@ -61,7 +63,8 @@ struct BatchKeys {
 /// Rows that wait to become a page.
 #[derive(Default)]
 struct OpenPage {
-    /// 1 where the row has a value.
+    rows: usize,
+    /// 1 where the row has a value; empty as long as all rows have one.
     levels: Vec<u32>,
     ids: Vec<u32>,
     /// Values with their lengths, in place of `ids` when the dictionary is full.
@@ -140,35 +143,63 @@ impl DictionaryColumn {
         let rows = array.as_dictionary_opt::<Int32Type>().ok_or_else(misfit)?;
         self.keys.follow(rows.values().as_string_opt::<i32>().ok_or_else(misfit)?);
         let keys = rows.keys();
-        for row in 0..keys.len() {
-            if self.page.levels.len() == PAGE_ROWS || self.page.plain.len() >= PAGE_BYTES {
+        let mut row = 0;
+        while row < keys.len() {
+            if self.page.rows == PAGE_ROWS || self.page.plain.len() >= PAGE_BYTES {
                 self.end_page()?;
             }
             if keys.is_null(row) {
-                self.page.levels.push(0);
+                self.page.push_null();
+                row += 1;
                 continue;
             }
-            let key = keys.value(row) as usize;
-            match self.keys.ids.get(key) {
-                _ if self.is_plain => self.push_value(key),
-                Some(id) if *id != UNSEEN => self.push_id(*id, key),
-                _ => self.push_unseen(key)?,
-            }
-            self.page.levels.push(1);
+            let most = row + (PAGE_ROWS - self.page.rows).min(ROWS_AT_A_TIME).min(keys.len() - row);
+            let end =
+                if keys.null_count() == 0 { most } else { (row..most).find(|at| keys.is_null(*at)).unwrap_or(most) };
+            row += self.push_present(&keys.values()[row..end])?;
         }
         Ok(())
     }
 
-    #[inline]
-    fn push_id(&mut self, id: u32, key: usize) {
-        self.page.ids.push(id);
+    /// Appends the first rows of some that all have a value; how many.
+    fn push_present(&mut self, keys: &[i32]) -> Result<usize> {
+        let known = if self.is_plain { 0 } else { self.push_known(keys) };
+        if known > 0 {
+            return Ok(known);
+        }
+        let key = keys[0] as usize;
+        if self.is_plain {
+            self.push_value(key);
+        } else {
+            self.push_unseen(key)?;
+        }
+        self.page.push_present(1);
+        Ok(1)
+    }
+
+    /// Appends the first rows, as long as their values were used in this batch before; how many.
+    fn push_known(&mut self, keys: &[i32]) -> usize {
+        let (ids, page) = (&self.keys.ids, &mut self.page);
+        let before = page.ids.len();
+        page.ids.extend(keys.iter().map(|key| ids[*key as usize]));
+        let known = page.ids[before..].iter().position(|id| *id == UNSEEN).unwrap_or(keys.len());
+        page.ids.truncate(before + known);
+        page.push_present(known);
         if self.chunk.index.is_some() {
-            let number = self.chunk.offsets.len() as u32 + 1;
-            let seen_in = &mut self.page.seen_in[id as usize];
-            if *seen_in != number {
-                *seen_in = number;
-                self.page.bounds.include(self.keys.values.value(key).as_bytes());
+            for (at, key) in keys[..known].iter().enumerate() {
+                self.bound_page(self.page.ids[before + at], *key as usize);
             }
+        }
+        known
+    }
+
+    /// Takes a value into the page's bounds.
+    fn bound_page(&mut self, id: u32, key: usize) {
+        let number = self.chunk.offsets.len() as u32 + 1;
+        let seen_in = &mut self.page.seen_in[id as usize];
+        if *seen_in != number {
+            *seen_in = number;
+            self.page.bounds.include(self.keys.values.value(key).as_bytes());
         }
     }
 
@@ -194,7 +225,10 @@ impl DictionaryColumn {
             }
         };
         self.keys.ids[key] = id;
-        self.push_id(id, key);
+        self.page.ids.push(id);
+        if self.chunk.index.is_some() {
+            self.bound_page(id, key);
+        }
         Ok(())
     }
 
@@ -208,14 +242,18 @@ impl DictionaryColumn {
 
     fn end_page(&mut self) -> Result<()> {
         let page = &mut self.page;
-        let rows = page.levels.len();
+        let rows = page.rows;
         if rows == 0 {
             return Ok(());
         }
         let mut body = Vec::new();
         if self.descriptor.max_def_level() > 0 {
             body.extend_from_slice(&[0; 4]);
-            hybrid::encode(&page.levels, 1, &mut body);
+            if page.levels.is_empty() {
+                hybrid::push_run(1, rows, 1, &mut body);
+            } else {
+                hybrid::encode(&page.levels, 1, &mut body);
+            }
             let length = body.len() as u32 - 4;
             body[..4].copy_from_slice(&length.to_le_bytes());
         }
@@ -240,6 +278,7 @@ impl DictionaryColumn {
             statistics: None,
         };
         self.chunk.add(page_to_write, body.len(), nulls, &page.bounds)?;
+        page.rows = 0;
         page.levels.clear();
         page.ids.clear();
         page.bounds = Bounds::default();
@@ -278,6 +317,24 @@ impl DictionaryColumn {
         let length = file.bytes_written();
         let result = self.chunk.describe(&self.descriptor, self.compression, dictionary_offset, data_offset, length)?;
         Ok((file.into_inner()?.into(), result))
+    }
+}
+
+impl OpenPage {
+    fn push_null(&mut self) {
+        if self.levels.is_empty() {
+            self.levels.resize(self.rows, 1);
+        }
+        self.levels.push(0);
+        self.rows += 1;
+    }
+
+    /// Levels of so many rows that have a value.
+    fn push_present(&mut self, rows: usize) {
+        self.rows += rows;
+        if !self.levels.is_empty() {
+            self.levels.resize(self.rows, 1);
+        }
     }
 }
 
@@ -378,14 +435,15 @@ thread_local! {
     static COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> = RefCell::default();
 }
 
-fn compress(compression: Compression, page: &[u8]) -> Result<Bytes> {
+/// A page as the chunk has it.
+pub(super) fn compress(compression: Compression, page: &[u8]) -> Result<Bytes> {
     match compression {
         Compression::UNCOMPRESSED => Ok(Bytes::copy_from_slice(page)),
         Compression::ZSTD(level) => COMPRESSOR.with_borrow_mut(|compressor| {
             compressor.set_compression_level(level.compression_level())?;
             Ok(compressor.compress(page)?.into())
         }),
-        other => Err(ParquetError::NYI(format!("{other} for columns of strings"))),
+        other => Err(ParquetError::NYI(format!("{other} is not used here"))),
     }
 }
 

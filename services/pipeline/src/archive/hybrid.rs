@@ -29,7 +29,8 @@ pub(super) fn encode(values: &[u32], width: u8, out: &mut Vec<u8>) {
     push_literals(&values[literals_from..], width, out);
 }
 
-fn push_run(value: u32, length: usize, width: u8, out: &mut Vec<u8>) {
+/// Appends one run.
+pub(super) fn push_run(value: u32, length: usize, width: u8, out: &mut Vec<u8>) {
     leb128::push(out, (length as u64) << 1);
     out.extend_from_slice(&value.to_le_bytes()[..usize::from(width).div_ceil(8)]);
 }

@@ -7,6 +7,7 @@ mod hybrid;
 mod keys;
 mod segment_file;
 mod thrift;
+mod unchanging_column;
 
 pub use encoder::{EncodeError, Encoder, EncoderLane, GrowingFile, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer, read_metadata};

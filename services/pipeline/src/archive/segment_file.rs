@@ -1,11 +1,12 @@
 //! A Parquet file in memory: row groups of column chunks, each column by the writer that is best for it.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
@@ -14,10 +15,11 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
 use super::dictionary_column::DictionaryColumn;
 use super::encoder::GrowingFile;
+use super::unchanging_column::{Unchanging, UnchangingColumn};
 
 /// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -146,6 +148,7 @@ enum ColumnWriter {
         compressor: usize,
     },
     Dictionary(Box<DictionaryColumn>),
+    Unchanging(UnchangingColumn),
 }
 
 impl Output {
@@ -156,22 +159,37 @@ impl Output {
         Ok(Self { file, arrow_columns })
     }
 
-    fn new_columns(&self, format: &SegmentFormat) -> Result<Vec<ColumnWriter>> {
-        let writers = self.arrow_columns.create_column_writers(self.file.flushed_row_groups().len())?;
-        let leaves = self.file.schema_descr().columns();
-        let column = |(writer, leaf): (ArrowColumnWriter, &parquet::schema::types::ColumnDescPtr)| {
-            let path = leaf.path();
-            let field = format.schema.field_with_name(&path.parts()[0])?;
-            if !is_dictionary_of_strings(field) {
-                let is_compressed = format.properties.compression(path) != Compression::UNCOMPRESSED;
-                let compressor = if is_compressed { COMPRESSOR_BYTES } else { 0 };
-                return Ok(ColumnWriter::Arrow { writer: Box::new(writer), compressor });
-            }
-            let has_page_statistics = format.properties.statistics_enabled(path) == EnabledStatistics::Page;
-            let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics);
-            Ok(ColumnWriter::Dictionary(Box::new(column)))
+    /// For a row group that begins with these rows.
+    fn new_columns(&self, format: &SegmentFormat, rows: &RecordBatch) -> Result<Vec<ColumnWriter>> {
+        let fields = format.schema.fields().iter().zip(rows.columns());
+        let field_of_leaf = |leaf: &ColumnDescPtr| {
+            let name = &leaf.path().parts()[0];
+            fields.clone().find(|(field, _)| field.name() == name).ok_or_else(misfit)
         };
-        writers.into_iter().zip(leaves).map(column).collect()
+        let column = |(writer, leaf): (ArrowColumnWriter, &ColumnDescPtr)| {
+            let (field, array) = field_of_leaf(leaf)?;
+            let has_page_statistics = format.properties.statistics_enabled(leaf.path()) == EnabledStatistics::Page;
+            if is_dictionary_of_strings(field) {
+                let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics);
+                return Ok(ColumnWriter::Dictionary(Box::new(column)));
+            }
+            let unchanging = Unchanging::of(array).filter(|_| !has_page_statistics);
+            Ok(match unchanging {
+                Some(value) => {
+                    ColumnWriter::Unchanging(UnchangingColumn::new(Arc::clone(leaf), format.compression, value))
+                }
+                None => ColumnWriter::arrow(writer, format, leaf),
+            })
+        };
+        self.arrow_writers()?.zip(self.leaves()).map(column).collect()
+    }
+
+    fn arrow_writers(&self) -> Result<impl Iterator<Item = ArrowColumnWriter>> {
+        Ok(self.arrow_columns.create_column_writers(self.file.flushed_row_groups().len())?.into_iter())
+    }
+
+    fn leaves(&self) -> &[ColumnDescPtr] {
+        self.file.schema_descr().columns()
     }
 
     fn append_row_group(&mut self, open: OpenRowGroup) -> Result<()> {
@@ -180,6 +198,10 @@ impl Output {
             match column {
                 ColumnWriter::Arrow { writer, .. } => writer.close()?.append_to_row_group(&mut row_group)?,
                 ColumnWriter::Dictionary(column) => {
+                    let (bytes, result) = column.close()?;
+                    row_group.append_column(&bytes, result)?;
+                }
+                ColumnWriter::Unchanging(column) => {
                     let (bytes, result) = column.close()?;
                     row_group.append_column(&bytes, result)?;
                 }
@@ -213,9 +235,9 @@ impl GrowingFile for SegmentFile {
         };
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => OpenRowGroup { columns: output.new_columns(&self.format)?, rows: 0 },
+            None => OpenRowGroup { columns: output.new_columns(&self.format, rows)?, rows: 0 },
         };
-        open.write(&self.format.schema, rows)?;
+        open.write(&self.format, output, rows)?;
         self.open = Some(open);
         Ok(())
     }
@@ -255,20 +277,23 @@ impl GrowingFile for SegmentFile {
     }
 }
 
+fn misfit() -> ParquetError {
+    ParquetError::General("the rows have other columns than the file".to_owned())
+}
+
 impl OpenRowGroup {
-    fn write(&mut self, schema: &SchemaRef, rows: &RecordBatch) -> Result<()> {
-        let mut columns = self.columns.iter_mut();
-        let missing = || ParquetError::General("the rows have more columns than the file".to_owned());
-        for (field, array) in schema.fields().iter().zip(rows.columns()) {
-            if is_dictionary_of_strings(field) {
-                columns.next().ok_or_else(missing)?.write_dictionary(array)?;
-                continue;
-            }
-            for leaf in compute_leaves(field, array)? {
-                match columns.next() {
-                    Some(ColumnWriter::Arrow { writer, .. }) => writer.write(&leaf)?,
-                    _ => return Err(missing()),
-                }
+    fn write(&mut self, format: &SegmentFormat, output: &Output, rows: &RecordBatch) -> Result<()> {
+        let mut leaf = 0;
+        for (field, array) in format.schema.fields().iter().zip(rows.columns()) {
+            let leaves = leaf..leaf
+                + output.leaves()[leaf..].iter().take_while(|of| of.path().parts()[0] == *field.name()).count();
+            leaf = leaves.end;
+            let columns = &mut self.columns[leaves.clone()];
+            if let [ColumnWriter::Dictionary(column)] = columns {
+                column.write(array)?;
+            } else if !extend_unchanging(columns, array) {
+                change(columns, leaves, field, format, output)?;
+                write_arrow(columns, field, array)?;
             }
         }
         self.rows += rows.num_rows();
@@ -276,12 +301,55 @@ impl OpenRowGroup {
     }
 }
 
-impl ColumnWriter {
-    fn write_dictionary(&mut self, array: &arrow_array::ArrayRef) -> Result<()> {
-        match self {
-            Self::Dictionary(column) => column.write(array),
-            Self::Arrow { .. } => Err(ParquetError::General("the column is not a dictionary".to_owned())),
+/// Appends rows to the leaves of a field that never changed, if they are like those before; whether they are.
+fn extend_unchanging(columns: &mut [ColumnWriter], array: &ArrayRef) -> bool {
+    let Some(ColumnWriter::Unchanging(first)) = columns.first() else { return false };
+    if Unchanging::of(array) != Some(first.value) {
+        return false;
+    }
+    for column in columns {
+        if let ColumnWriter::Unchanging(column) = column {
+            column.rows += array.len();
         }
+    }
+    true
+}
+
+/// From now on the leaves of a field may change, if they could not before.
+fn change(
+    columns: &mut [ColumnWriter],
+    leaves: Range<usize>,
+    field: &Field,
+    format: &SegmentFormat,
+    output: &Output,
+) -> Result<()> {
+    let Some(ColumnWriter::Unchanging(UnchangingColumn { value, rows, .. })) = columns.first() else { return Ok(()) };
+    let before = value.rows(field.data_type(), *rows);
+    let writers = output.arrow_writers()?.skip(leaves.start).zip(&output.leaves()[leaves]);
+    for (column, (writer, leaf)) in columns.iter_mut().zip(writers) {
+        *column = ColumnWriter::arrow(writer, format, leaf);
+    }
+    for array in before {
+        write_arrow(columns, field, &array)?;
+    }
+    Ok(())
+}
+
+fn write_arrow(columns: &mut [ColumnWriter], field: &Field, array: &ArrayRef) -> Result<()> {
+    let mut columns = columns.iter_mut();
+    for leaf in compute_leaves(field, array)? {
+        match columns.next() {
+            Some(ColumnWriter::Arrow { writer, .. }) => writer.write(&leaf)?,
+            _ => return Err(misfit()),
+        }
+    }
+    Ok(())
+}
+
+impl ColumnWriter {
+    fn arrow(writer: ArrowColumnWriter, format: &SegmentFormat, leaf: &ColumnDescPtr) -> Self {
+        let is_compressed = format.properties.compression(leaf.path()) != Compression::UNCOMPRESSED;
+        Self::Arrow { writer: Box::new(writer), compressor: if is_compressed { COMPRESSOR_BYTES } else { 0 } }
     }
 
     /// Bytes of pages, done or begun.
@@ -289,13 +357,15 @@ impl ColumnWriter {
         match self {
             Self::Arrow { writer, .. } => writer.memory_size(),
             Self::Dictionary(column) => column.memory(),
+            // A run.
+            Self::Unchanging(_) => 0,
         }
     }
 
     fn memory(&self) -> usize {
         match self {
             Self::Arrow { compressor, .. } => self.size() + compressor,
-            Self::Dictionary(_) => self.size(),
+            Self::Dictionary(_) | Self::Unchanging(_) => self.size(),
         }
     }
 }

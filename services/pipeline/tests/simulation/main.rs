@@ -22,7 +22,7 @@ mod world;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mutation::Mutation;
-use scenario::{run_mutated, run_recreated_topic, run_seed};
+use scenario::{run_late_schema, run_mutated, run_recreated_topic, run_seed};
 
 /// As the program has it: runs make and drop many small files.
 #[global_allocator]
@@ -89,6 +89,17 @@ fn a_topic_made_anew_leaves_nothing_behind() {
         archived += run_recreated_topic(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
     assert!(archived > 10 * SEEDS_OF_A_NEW_TOPIC, "hardly anything was archived before: {archived}");
+}
+
+const SEEDS_OF_A_LATE_SCHEMA: u64 = 1_000;
+
+#[test]
+fn a_schema_that_is_registered_late_is_refused_or_accepted_by_all() {
+    let mut total = scenario::Outcome::default();
+    for seed in 0..SEEDS_OF_A_LATE_SCHEMA {
+        total.add(&run_late_schema(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}")));
+    }
+    assert!(total.refused_commits > SEEDS_OF_A_LATE_SCHEMA / 10, "hardly any two owners have met: {total:?}");
 }
 
 #[test]

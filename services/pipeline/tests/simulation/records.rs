@@ -59,8 +59,8 @@ pub(crate) enum Content {
 pub(crate) fn make(world: &World, offset: i64) -> SimRecord {
     let timestamp_ms = world.now_ms();
     let writer = match world.below(100) {
-        0..2 => Writer::KnownLater,
-        2 => Writer::Unknown,
+        drawn if drawn < world.late_schemas() => Writer::KnownLater,
+        99 => Writer::Unknown,
         _ => Writer::Known,
     };
     // The sensor follows from the number, so that a number that comes again is the same sensor's.

@@ -10,7 +10,7 @@ use crate::records::{READER, Writer};
 use crate::world::{START_MS, World};
 
 /// When the late schema becomes known.
-const KNOWN_AFTER_MS: i64 = 60_000;
+pub(crate) const KNOWN_AFTER_MS: i64 = 60_000;
 
 #[derive(Debug, Clone)]
 pub(crate) struct SimRegistry(pub(crate) Arc<World>);

@@ -28,7 +28,7 @@ use crate::invariants::{self, Durable};
 use crate::mutation::Mutation;
 use crate::object_store::SimStore;
 use crate::records;
-use crate::registry::SimRegistry;
+use crate::registry::{KNOWN_AFTER_MS, SimRegistry};
 use crate::world::{Faults, LATEST, World};
 
 pub(crate) const TOPIC: &str = "readings";
@@ -119,6 +119,11 @@ pub(crate) fn run_recreated_topic(seed: u64) -> Result<u64, String> {
     simulate(async { Scenario::new(seed, Some(Start::Earliest), None).run_recreated().await })
 }
 
+/// Runs one seed of the schema that is registered while two owners ask for it.
+pub(crate) fn run_late_schema(seed: u64) -> Result<Outcome, String> {
+    simulate(async { Scenario::new(seed, Some(Start::Earliest), None).run_late_schema().await })
+}
+
 fn simulate<T>(run: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     LocalSet::new().block_on(&runtime.map_err(|error| error.to_string())?, run)
@@ -181,8 +186,30 @@ impl Scenario {
             zombies.retain(|zombie| !zombie.running.is_finished());
             owner = self.change_the_owner(owner, &mut zombies).await?;
         }
-        self.world.set_faults(Faults::NONE);
         producer.abort();
+        self.end(owner, zombies).await
+    }
+
+    /// The schema of many records is registered just while a first owner, which then stands still, and a second one ask for
+    /// it: the first has refused what the second accepts, and either may be the one that seals it.
+    async fn run_late_schema(mut self) -> Result<Outcome, String> {
+        self.world.set_late_schemas(20);
+        let before = KNOWN_AFTER_MS as u64 - 3_000;
+        tokio::time::sleep(Duration::from_millis(before + self.world.below(3_000))).await;
+        let producer = tokio::task::spawn_local(produce(Arc::clone(&self.world), Arc::clone(&self.brokers), 8));
+        let first = self.start();
+        tokio::time::sleep(Duration::from_millis(self.world.below(4_000))).await;
+        self.pause(&first);
+        self.world.count(|outcome| outcome.zombies += 1);
+        let second = self.start();
+        tokio::time::sleep(Duration::from_millis(self.world.below(40_000))).await;
+        producer.abort();
+        self.end(second, vec![first]).await
+    }
+
+    /// All faults are over, and nobody produces any more: whoever owns the partition comes to the end of the log.
+    async fn end(mut self, owner: Process, zombies: Vec<Process>) -> Result<Outcome, String> {
+        self.world.set_faults(Faults::NONE);
         let finished = self.finish(owner).await;
         for zombie in zombies {
             self.count_adoptions(&zombie);

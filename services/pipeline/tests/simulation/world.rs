@@ -1,5 +1,6 @@
 //! What all simulated parts share: the seed's random numbers, the faults in force, what happened.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct World {
     /// The first invariant that was seen broken while running.
     broken: Mutex<Option<String>>,
     faults: Mutex<Faults>,
+    /// Of a hundred records so many are of a schema that is registered late.
+    late_schemas: AtomicU64,
     /// The rule that is broken on purpose.
     mutation: Option<Mutation>,
 }
@@ -60,8 +63,17 @@ impl World {
             outcome: Mutex::default(),
             broken: Mutex::default(),
             faults: Mutex::new(Faults::NONE),
+            late_schemas: AtomicU64::new(2),
             mutation,
         })
+    }
+
+    pub(crate) fn late_schemas(&self) -> u64 {
+        self.late_schemas.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_late_schemas(&self, per_cent: u64) {
+        self.late_schemas.store(per_cent, Ordering::Relaxed);
     }
 
     /// Whether that rule is broken in this run.

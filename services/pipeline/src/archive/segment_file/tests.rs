@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringArray,
+};
 use arrow_schema::{Field, Schema};
 use bytes::Bytes;
+use kappa_core::archive::HeadersBuilder;
+use kappa_core::record::LogBatch;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -193,9 +198,8 @@ fn a_row_group_ends_before_it_grows_too_large() {
 fn numbers_that_repeat_get_a_dictionary_and_others_are_split_by_byte() {
     let field = |name| Field::new(name, DataType::Float64, true);
     let schema = Arc::new(Schema::new(vec![field("repeating"), field("unique"), field("absent")]));
-    let column = |value: &dyn Fn(i32) -> Option<f64>| -> ArrayRef {
-        Arc::new((0..9_000).map(value).collect::<arrow_array::Float64Array>())
-    };
+    let column =
+        |value: &dyn Fn(i32) -> Option<f64>| -> ArrayRef { Arc::new((0..9_000).map(value).collect::<Float64Array>()) };
     let numbers = vec![
         column(&|row| Some(f64::from(row % 700) / 10.0)),
         column(&|row| (row % 5 != 0).then(|| f64::from(row).sqrt())),
@@ -210,6 +214,87 @@ fn numbers_that_repeat_get_a_dictionary_and_others_are_split_by_byte() {
     assert!(encodings(1).contains(&Encoding::BYTE_STREAM_SPLIT), "{:?}", encodings(1));
     let read_back: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
     assert_eq!(read_back, vec![rows.clone(), rows]);
+}
+
+/// `changed`: so many of the fields have other values than usual, in half of the rows.
+fn hardly_changing(rows: usize, changed: usize) -> RecordBatch {
+    let is_changed = |field: usize, row: usize| field < changed && row % 2 == 1;
+    let numbers = |field: usize| (0..rows).map(move |row| if is_changed(field, row) { row as i32 } else { 7 });
+    let flags = |field: usize, usual: bool| (0..rows).map(move |row| usual != is_changed(field, row));
+    let mut log = LogBatch::default();
+    for row in 0..rows {
+        let some = [("name", Some(&b"value"[..])), ("none", None)];
+        log.push(row as i64, 0, None, None, some.into_iter().filter(|_| is_changed(7, row)));
+    }
+    let mut headers = HeadersBuilder::new();
+    (0..rows).for_each(|row| headers.append(&log.get(row)));
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("number", Arc::new(Int32Array::from_iter_values(numbers(0))), false),
+        ("number or none", Arc::new(numbers(1).map(Some).collect::<Int32Array>()), true),
+        ("flag", Arc::new(BooleanArray::from_iter(flags(2, false).map(Some))), false),
+        ("flag or none", Arc::new(BooleanArray::from_iter(flags(3, true).map(Some))), true),
+        (
+            "no bytes",
+            Arc::new(BinaryArray::from_iter((0..rows).map(|row| is_changed(4, row).then_some(b"bytes")))),
+            true,
+        ),
+        ("no text", Arc::new(StringArray::from_iter((0..rows).map(|row| is_changed(5, row).then_some("text")))), true),
+        ("no double", Arc::new((0..rows).map(|row| is_changed(6, row).then_some(0.5)).collect::<Float64Array>()), true),
+        ("no headers", headers.finish(), true),
+        ("no time", Arc::new((0..rows).map(|row| is_changed(8, row).then_some(9)).collect::<Int64Array>()), true),
+    ];
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array, nulls)| Field::new(*name, array.data_type().clone(), *nulls)).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array, _)| array).collect())
+        .unwrap()
+}
+
+fn batches_of(file: &Bytes) -> (ArrowReaderMetadata, Vec<RecordBatch>) {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let metadata = ArrowReaderMetadata::load(file, options).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone());
+    (metadata, reader.with_batch_size(1 << 21).build().unwrap().map(Result::unwrap).collect())
+}
+
+#[test]
+fn columns_that_never_change_and_those_that_do_at_last_are_what_the_parquet_crate_would_write() {
+    let usual = |rows| hardly_changing(rows, 0);
+    for batches in [
+        vec![usual(1)],
+        vec![usual(9_000), usual(1), usual(20_000)],
+        vec![usual(9_000), hardly_changing(100, 3), usual(70)],
+        vec![usual(8_192), usual(8_193), hardly_changing(3, 9)],
+        vec![hardly_changing(5, 9), usual(30_000)],
+        vec![usual(800_000), usual(400_000), hardly_changing(10, 9)],
+    ] {
+        let format = SegmentFormat::new(batches[0].schema(), &[]);
+        let (ours, theirs) = (written_by_us(&format, &batches), written_by_the_crate(&format, &batches));
+        let ((our_metadata, our_rows), (their_metadata, their_rows)) = (batches_of(&ours), batches_of(&theirs));
+        assert_eq!(our_rows.len(), 1);
+        assert_eq!(our_rows, their_rows);
+        assert_eq!(our_metadata.schema().fields(), their_metadata.schema().fields());
+        if batches.iter().map(RecordBatch::num_rows).sum::<usize>() > ROW_GROUP_ROWS {
+            // The crate ends its row groups in the middle of a batch.
+            continue;
+        }
+        for (column, theirs) in their_metadata.metadata().row_group(0).columns().iter().enumerate() {
+            let ours = our_metadata.metadata().row_group(0).column(column);
+            let path = theirs.column_path();
+            assert_eq!(bounds(ours.statistics()), bounds(theirs.statistics()), "{path}");
+            assert_eq!(ours.num_values(), theirs.num_values(), "{path}");
+            assert!(ours.compressed_size() <= theirs.compressed_size() + 32, "{path}: {}", ours.compressed_size());
+        }
+    }
+}
+
+#[test]
+fn columns_that_never_change_hold_next_to_nothing() {
+    let rows = hardly_changing(50_000, 0);
+    let mut file = SegmentFile::new(SegmentFormat::new(rows.schema(), &[]));
+    file.write(&rows).unwrap();
+    assert!(file.memory() < 1_000, "{} B", file.memory());
+    file.write(&hardly_changing(2, 9)).unwrap();
+    assert!(file.memory() > 5 * COMPRESSOR_BYTES, "{} B", file.memory());
 }
 
 #[test]
