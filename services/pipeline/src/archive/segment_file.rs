@@ -32,8 +32,8 @@ pub(crate) const COMPRESSOR_BYTES: usize = 384 << 10;
 /// Rows of a column that are looked at to see whether its values repeat.
 const SAMPLE_ROWS: usize = 4_096;
 
-/// Columns whose pages carry statistics, besides the event's key and time fields.
-const PAGE_STATISTICS: [&str; 2] = ["_offset", "_timestamp"];
+/// Positions and times of the log. Their pages carry statistics, as those of the event's key and time fields do.
+const LOG_COUNTERS: [&str; 2] = ["_offset", "_timestamp"];
 
 /// Columns with one value, or few, in long runs.
 const ALL_THE_SAME: [&str; 2] = ["_partition", "_schema_id"];
@@ -63,11 +63,12 @@ impl SegmentFormat {
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
             }
-            if is_counter(field.data_type()) || ALL_THE_SAME.contains(&field.name().as_str()) {
-                // A compressor finds next to nothing in deltas, and nothing in a run.
+            if LOG_COUNTERS.contains(&field.name().as_str()) || ALL_THE_SAME.contains(&field.name().as_str()) {
+                // A compressor finds next to nothing in the deltas of a log, and nothing in a run. In those of times and
+                // numbers that a fleet sends in step it finds much.
                 properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
             }
-            if indexed.contains(field.name()) || PAGE_STATISTICS.contains(&field.name().as_str()) {
+            if indexed.contains(field.name()) || LOG_COUNTERS.contains(&field.name().as_str()) {
                 properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
             }
         }
