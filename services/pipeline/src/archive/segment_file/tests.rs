@@ -231,14 +231,14 @@ fn hardly_changing(rows: usize, changed: usize) -> RecordBatch {
     let columns: Vec<(&str, ArrayRef, bool)> = vec![
         ("number", Arc::new(Int32Array::from_iter_values(numbers(0))), false),
         ("number or none", Arc::new(numbers(1).map(Some).collect::<Int32Array>()), true),
-        ("flag", Arc::new(BooleanArray::from_iter(flags(2, false).map(Some))), false),
-        ("flag or none", Arc::new(BooleanArray::from_iter(flags(3, true).map(Some))), true),
+        ("flag", Arc::new(flags(2, false).map(Some).collect::<BooleanArray>()), false),
+        ("flag or none", Arc::new(flags(3, true).map(Some).collect::<BooleanArray>()), true),
         (
             "no bytes",
-            Arc::new(BinaryArray::from_iter((0..rows).map(|row| is_changed(4, row).then_some(b"bytes")))),
+            Arc::new((0..rows).map(|row| is_changed(4, row).then_some(b"bytes")).collect::<BinaryArray>()),
             true,
         ),
-        ("no text", Arc::new(StringArray::from_iter((0..rows).map(|row| is_changed(5, row).then_some("text")))), true),
+        ("no text", Arc::new((0..rows).map(|row| is_changed(5, row).then_some("text")).collect::<StringArray>()), true),
         ("no double", Arc::new((0..rows).map(|row| is_changed(6, row).then_some(0.5)).collect::<Float64Array>()), true),
         ("no headers", headers.finish(), true),
         ("no time", Arc::new((0..rows).map(|row| is_changed(8, row).then_some(9)).collect::<Int64Array>()), true),
