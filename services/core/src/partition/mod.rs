@@ -12,7 +12,7 @@ mod segment;
 mod sites;
 mod unknown_schemas;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -98,6 +98,15 @@ pub enum WriterSchema {
     Refused(Reject),
 }
 
+/// A writer's schema, as the state has it.
+#[derive(Debug)]
+struct KnownWriter {
+    schema: WriterSchema,
+    /// Whether a record of it was accepted since the restore: that it may be is in the archive by now, or will be with the
+    /// open segment.
+    is_accepted: bool,
+}
+
 /// How far [`PartitionState::process`] came.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
@@ -149,16 +158,13 @@ pub struct PartitionState {
     position: i64,
     segment: OpenSegment,
     replay: Option<Replay>,
-    writers: BTreeMap<SchemaReference, WriterSchema>,
+    writers: BTreeMap<SchemaReference, KnownWriter>,
     /// Schemas that the registry did not know, by a decision that is durable or will be with the open segment.
     unknown: UnknownSchemas,
     /// The registry's answer "unknown" to [`Progress::NeedsSchema`], for the record that asked.
     just_unknown: Option<SchemaReference>,
     /// The writer of the last record: most records have the same.
     last_writer: Option<LastWriter>,
-    /// Schemas of which records were accepted since the restore: that they may be is in the archive by now, or will be
-    /// with the open segment.
-    accepted: BTreeSet<SchemaReference>,
     columns: Columns,
     metadata: MetadataColumns,
     lookup: SeriesLookup,
@@ -216,7 +222,6 @@ impl PartitionState {
             unknown: UnknownSchemas::default(),
             just_unknown: None,
             last_writer: None,
-            accepted: BTreeSet::new(),
             settings,
             partition,
             position,
@@ -312,7 +317,7 @@ impl PartitionState {
 
     /// Tells what is known of a writer's schema.
     pub fn learn(&mut self, reference: SchemaReference, writer: WriterSchema) {
-        self.writers.insert(reference, writer);
+        self.writers.insert(reference, KnownWriter { schema: writer, is_accepted: false });
     }
 
     /// Tells that the registry does not know the schema that was asked for.
@@ -424,7 +429,7 @@ impl PartitionState {
             duplicates.forget_silent(silent_before_ms);
         }
         // The registry may have learnt of them by now.
-        self.writers.retain(|_, writer| matches!(writer, WriterSchema::Readable { .. }));
+        self.writers.retain(|_, known| matches!(known.schema, WriterSchema::Readable { .. }));
         self.replay = None;
         Some(SegmentCut {
             start: segment.start,

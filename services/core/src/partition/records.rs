@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::lookup::Place;
 use super::unknown_schemas::UnknownSchemas;
-use super::{PartitionState, Progress, WriterSchema};
+use super::{KnownWriter, PartitionState, Progress, WriterSchema};
 use crate::contract::ValidEvent;
 use crate::decode::{Decoder, SchemaReference, unframe};
 use crate::duplicates::Verdict;
@@ -130,10 +130,10 @@ impl PartitionState {
         if self.last_writer.as_ref().is_none_or(|last| last.reference != reference) {
             self.change_writer(reference, record.timestamp_ms)?;
         }
-        let Some(LastWriter { decoder, schema_id, is_settled, .. }) = &self.last_writer else {
+        let Some(LastWriter { decoder, schema_id, is_accepted, .. }) = &self.last_writer else {
             return Err(Refusal::NeedsSchema(reference));
         };
-        let (schema_id, is_settled) = (*schema_id, *is_settled);
+        let (schema_id, is_accepted) = (*schema_id, *is_accepted);
         let row = self.columns.rows();
         decoder.decode(body, &mut self.columns).map_err(|reject| Refusal::Rejected(reject, schema_id))?;
         let settings = &self.settings;
@@ -157,22 +157,23 @@ impl PartitionState {
         self.metadata.append(record, schema_id, repeats_key_field);
         let place = self.lookup.place_of(&self.columns, row);
         self.events.push(DecodedEvent { row, place, event, offset: record.offset });
-        if !is_settled {
-            self.settle_writer(reference);
+        if !is_accepted {
+            self.first_accepted(reference);
         }
         Ok(())
     }
 
-    /// A record of this schema is accepted. Another owner, who has asked the registry earlier, may have refused the first one:
-    /// which of both holds is known when the segment is durable.
+    /// The first record of this schema is accepted. Another owner, who has asked the registry earlier, may have refused it: which
+    /// of both holds is known when the segment is durable.
     #[cold]
-    fn settle_writer(&mut self, reference: SchemaReference) {
+    fn first_accepted(&mut self, reference: SchemaReference) {
         if let Some(last) = &mut self.last_writer {
-            last.is_settled = true;
+            last.is_accepted = true;
         }
-        if self.accepted.insert(reference) && self.replay.is_none() {
-            self.segment.is_undecided = true;
+        if let Some(known) = self.writers.get_mut(&reference) {
+            known.is_accepted = true;
         }
+        self.segment.is_undecided |= self.replay.is_none();
     }
 
     /// Counts and takes back the row of a record that is refused for what it says.
@@ -239,11 +240,16 @@ impl PartitionState {
                 Err(Refusal::Rejected(UnknownSchemas::reject(reference), id_of(reference)))
             }
             None => Err(Refusal::NeedsSchema(reference)),
-            Some(WriterSchema::Refused(reject)) => Err(Refusal::Rejected(reject.clone(), id_of(reference))),
-            Some(WriterSchema::Readable { decoder, id }) => {
-                let id = id.or(id_of(reference));
-                self.last_writer =
-                    Some(LastWriter { reference, decoder: Arc::clone(decoder), schema_id: id, is_settled: false });
+            Some(KnownWriter { schema: WriterSchema::Refused(reject), .. }) => {
+                Err(Refusal::Rejected(reject.clone(), id_of(reference)))
+            }
+            Some(KnownWriter { schema: WriterSchema::Readable { decoder, id }, is_accepted }) => {
+                self.last_writer = Some(LastWriter {
+                    reference,
+                    decoder: Arc::clone(decoder),
+                    schema_id: id.or(id_of(reference)),
+                    is_accepted: *is_accepted,
+                });
                 Ok(())
             }
         }
@@ -280,8 +286,8 @@ impl PartitionState {
     fn detail_again(&mut self, record: &LogRecord<'_>, reason: &Reason) -> String {
         let settings = Arc::clone(&self.settings);
         let row = self.columns.rows();
-        let found =
-            unframe(record.value, record.headers).and_then(|(reference, body)| match self.writers.get(&reference) {
+        let found = unframe(record.value, record.headers).and_then(|(reference, body)| {
+            match self.writers.get(&reference).map(|known| &known.schema) {
                 Some(WriterSchema::Readable { decoder, .. }) => {
                     decoder.decode(body, &mut self.columns)?;
                     if reason.is_of_content() {
@@ -295,7 +301,8 @@ impl PartitionState {
                 Some(WriterSchema::Refused(reject)) => Err(reject.clone()),
                 None if *reason == Reason::UnknownSchemaId => Err(UnknownSchemas::reject(reference)),
                 None => Ok(()),
-            });
+            }
+        });
         self.take_back(row);
         match found {
             Err(reject) if reject.reason == *reason => reject.detail,
@@ -318,8 +325,8 @@ pub(super) struct LastWriter {
     decoder: Arc<Decoder>,
     /// The registry's number for it.
     schema_id: Option<i32>,
-    /// Whether it is known that a record of it was accepted before.
-    is_settled: bool,
+    /// As of [`KnownWriter`].
+    is_accepted: bool,
 }
 
 /// A valid event, decoded into a row.

@@ -33,7 +33,8 @@ impl Snapshots {
 
     /// Stores the state at a position. It may be there already: then it is the same.
     pub async fn create(&self, position: i64, snapshot: &[u8], health: &impl StoreHealth) -> std::io::Result<Created> {
-        let compressed = Bytes::from(compress(snapshot)?);
+        // With its size in front, so that whoever reads it knows what to make room for.
+        let compressed = Bytes::from(zstd::stream::compress_sized(snapshot, COMPRESSION, snapshot.len() as u64)?);
         Ok(storage::create(&self.root, &self.key(position), compressed, health).await)
     }
 
@@ -89,15 +90,6 @@ impl Snapshots {
             }
         }
     }
-}
-
-/// With its size in front, so that a small snapshot asks for small tables, here and where it is read.
-fn compress(snapshot: &[u8]) -> std::io::Result<Vec<u8>> {
-    use std::io::Write as _;
-    let mut encoder = zstd::Encoder::new(Vec::new(), COMPRESSION)?;
-    encoder.set_pledged_src_size(Some(snapshot.len() as u64))?;
-    encoder.write_all(snapshot)?;
-    encoder.finish()
 }
 
 /// A snapshot as it was before it was stored.
