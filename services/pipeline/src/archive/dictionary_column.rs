@@ -3,29 +3,20 @@
 //! The parquet crate's own writer hashes the text of every row again to make its dictionary (apache/arrow-rs#10862):
 //! half of the cost of a segment. Here a row costs a look-up of its key and some bits. Like any writer, when the
 //! dictionary has grown beyond a page it goes on with plain values.
-//!
-//! Pages as of parquet-format, `README.md` "Data Pages" and `Encodings.md`: version 1, definition levels in front of the
-//! values, dictionary page first.
-
-use std::cell::RefCell;
-use std::io::Write as _;
-use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, StringArray};
 use bytes::Bytes;
 use hashbrown::HashMap;
-use parquet::basic::{Compression, Encoding, EncodingMask, PageType, Type};
-use parquet::column::page::{CompressedPage, Page, PageWriter as _};
+use parquet::basic::{Compression, Encoding};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats};
-use parquet::file::statistics::{Statistics, ValueStatistics};
-use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnDescPtr;
 
+use super::chunk::{Chunk, DataPage};
 use super::hybrid;
 
 /// Rows of a page, as the parquet crate has them.
@@ -41,8 +32,6 @@ const UNSEEN: u32 = u32::MAX;
 
 /// One column chunk under construction.
 pub(super) struct DictionaryColumn {
-    descriptor: ColumnDescPtr,
-    compression: Compression,
     /// The dictionary of the chunk as its page will hold it: length and text of each value.
     dictionary: Vec<u8>,
     ids: HashMap<Box<str>, u32>,
@@ -51,6 +40,8 @@ pub(super) struct DictionaryColumn {
     /// Ids by the keys of the last batch.
     keys: BatchKeys,
     page: OpenPage,
+    /// Of all pages.
+    bounds: Bounds,
     chunk: Chunk,
 }
 
@@ -72,21 +63,6 @@ struct OpenPage {
     bounds: Bounds,
     /// For each id, the number of the last page in which it was seen: bounds look at each value once.
     seen_in: Vec<u32>,
-}
-
-/// Pages that are done, and what their metadata says.
-struct Chunk {
-    pages: TrackedWrite<Vec<u8>>,
-    offsets: Vec<(i64, i32)>,
-    page_rows: Vec<i64>,
-    /// `None` where the column has no page statistics.
-    index: Option<ColumnIndexBuilder>,
-    bounds: Bounds,
-    dictionary_pages: i32,
-    plain_pages: i32,
-    rows: u64,
-    nulls: u64,
-    uncompressed_bytes: usize,
 }
 
 /// Smallest and largest value.
@@ -114,25 +90,13 @@ impl DictionaryColumn {
     /// An empty chunk of a column of strings that is neither nested nor repeated.
     pub(super) fn new(descriptor: ColumnDescPtr, compression: Compression, has_page_statistics: bool) -> Self {
         Self {
-            compression,
-            descriptor,
             dictionary: Vec::new(),
             ids: HashMap::new(),
             is_plain: false,
             keys: BatchKeys { values: StringArray::new_null(0), ids: Vec::new() },
             page: OpenPage::default(),
-            chunk: Chunk {
-                pages: TrackedWrite::new(Vec::new()),
-                offsets: Vec::new(),
-                page_rows: Vec::new(),
-                index: has_page_statistics.then(|| ColumnIndexBuilder::new(Type::BYTE_ARRAY)),
-                bounds: Bounds::default(),
-                dictionary_pages: 0,
-                plain_pages: 0,
-                rows: 0,
-                nulls: 0,
-                uncompressed_bytes: 0,
-            },
+            bounds: Bounds::default(),
+            chunk: Chunk::new(descriptor, compression, has_page_statistics),
         }
     }
 
@@ -185,7 +149,7 @@ impl DictionaryColumn {
         let known = page.ids[before..].iter().position(|id| *id == UNSEEN).unwrap_or(keys.len());
         page.ids.truncate(before + known);
         page.push_present(known);
-        if self.chunk.index.is_some() {
+        if self.chunk.has_page_statistics() {
             for (at, key) in keys[..known].iter().enumerate() {
                 self.bound_page(self.page.ids[before + at], *key as usize);
             }
@@ -195,7 +159,7 @@ impl DictionaryColumn {
 
     /// Takes a value into the page's bounds.
     fn bound_page(&mut self, id: u32, key: usize) {
-        let number = self.chunk.offsets.len() as u32 + 1;
+        let number = self.chunk.page_count() as u32 + 1;
         let seen_in = &mut self.page.seen_in[id as usize];
         if *seen_in != number {
             *seen_in = number;
@@ -219,14 +183,14 @@ impl DictionaryColumn {
                 let id = self.ids.len() as u32;
                 self.ids.insert(text.into(), id);
                 push_plain(text, &mut self.dictionary);
-                self.chunk.bounds.include(text.as_bytes());
+                self.bounds.include(text.as_bytes());
                 self.page.seen_in.push(0);
                 id
             }
         };
         self.keys.ids[key] = id;
         self.page.ids.push(id);
-        if self.chunk.index.is_some() {
+        if self.chunk.has_page_statistics() {
             self.bound_page(id, key);
         }
         Ok(())
@@ -237,7 +201,7 @@ impl DictionaryColumn {
         let text = self.keys.values.value(key);
         push_plain(text, &mut self.page.plain);
         self.page.bounds.include(text.as_bytes());
-        self.chunk.bounds.include(text.as_bytes());
+        self.bounds.include(text.as_bytes());
     }
 
     fn end_page(&mut self) -> Result<()> {
@@ -247,37 +211,23 @@ impl DictionaryColumn {
             return Ok(());
         }
         let mut body = Vec::new();
-        if self.descriptor.max_def_level() > 0 {
-            body.extend_from_slice(&[0; 4]);
-            if page.levels.is_empty() {
-                hybrid::push_run(1, rows, 1, &mut body);
-            } else {
-                hybrid::encode(&page.levels, 1, &mut body);
-            }
-            let length = body.len() as u32 - 4;
-            body[..4].copy_from_slice(&length.to_le_bytes());
+        if self.chunk.descriptor.max_def_level() > 0 {
+            hybrid::push_with_length(&mut body, |body| match page.levels.as_slice() {
+                [] => hybrid::push_run(1, rows, 1, body),
+                levels => hybrid::encode(levels, 1, body),
+            });
         }
         let encoding = if self.is_plain || page.ids.is_empty() {
-            self.chunk.plain_pages += 1;
             body.append(&mut page.plain);
             Encoding::PLAIN
         } else {
-            self.chunk.dictionary_pages += 1;
             let width = hybrid::width_for(self.ids.len());
             body.push(width);
             hybrid::encode(&page.ids, width, &mut body);
             Encoding::RLE_DICTIONARY
         };
         let nulls = page.levels.iter().filter(|level| **level == 0).count();
-        let page_to_write = Page::DataPage {
-            buf: compress(self.compression, &body)?,
-            num_values: rows as u32,
-            encoding,
-            def_level_encoding: Encoding::RLE,
-            rep_level_encoding: Encoding::RLE,
-            statistics: None,
-        };
-        self.chunk.add(page_to_write, body.len(), nulls, &page.bounds)?;
+        self.chunk.add(&DataPage { body: &body, rows, nulls, encoding, bounds: page.bounds.short() })?;
         page.rows = 0;
         page.levels.clear();
         page.ids.clear();
@@ -288,7 +238,7 @@ impl DictionaryColumn {
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
         const ENTRY: usize = size_of::<(Box<str>, u32)>() + 8;
-        self.chunk.pages.inner().capacity()
+        self.chunk.memory()
             + self.dictionary.capacity() * 2
             + self.ids.capacity() * ENTRY
             + (self.keys.ids.capacity() + self.page.ids.capacity() + self.page.levels.capacity()) * size_of::<u32>()
@@ -298,25 +248,10 @@ impl DictionaryColumn {
     /// The chunk as bytes, and what the footer says of it.
     pub(super) fn close(mut self) -> Result<(Bytes, ColumnCloseResult)> {
         self.end_page()?;
-        let mut file = TrackedWrite::new(Vec::with_capacity(self.chunk.pages.bytes_written()));
-        let mut dictionary_offset = None;
-        if self.chunk.dictionary_pages > 0 {
-            dictionary_offset = Some(0);
-            let page = Page::DictionaryPage {
-                buf: compress(self.compression, &self.dictionary)?,
-                num_values: self.ids.len() as u32,
-                encoding: Encoding::PLAIN,
-                is_sorted: false,
-            };
-            let page = CompressedPage::new(page, self.dictionary.len());
-            self.chunk.uncompressed_bytes += SerializedPageWriter::new(&mut file).write_page(page)?.uncompressed_size;
-        }
-        let data_offset = file.bytes_written() as i64;
-        self.chunk.pages.flush()?;
-        file.write_all(self.chunk.pages.inner())?;
-        let length = file.bytes_written();
-        let result = self.chunk.describe(&self.descriptor, self.compression, dictionary_offset, data_offset, length)?;
-        Ok((file.into_inner()?.into(), result))
+        let bound = |value: &[u8]| ByteArray::from(value.to_vec());
+        let (least, most) = self.bounds.short().map(|(least, most)| (bound(least), bound(most))).unzip();
+        let statistics = Statistics::byte_array(least, most, None, Some(self.chunk.nulls), false);
+        self.chunk.close(&self.dictionary, self.ids.len(), statistics)
     }
 }
 
@@ -361,90 +296,6 @@ fn is_prefix(prefix: &StringArray, values: &StringArray) -> bool {
 
 fn used(offsets: &[i32]) -> usize {
     offsets.last().map_or(0, |end| *end as usize)
-}
-
-impl Chunk {
-    fn add(&mut self, page: Page, uncompressed_size: usize, nulls: usize, bounds: &Bounds) -> Result<()> {
-        let rows = page.num_values();
-        let page = CompressedPage::new(page, uncompressed_size);
-        let written = SerializedPageWriter::new(&mut self.pages).write_page(page)?;
-        self.offsets.push((written.offset as i64, written.compressed_size as i32));
-        self.page_rows.push(i64::from(rows));
-        self.uncompressed_bytes += written.uncompressed_size;
-        self.rows += u64::from(rows);
-        self.nulls += nulls as u64;
-        if let Some(index) = &mut self.index {
-            let is_null_page = nulls == rows as usize;
-            match bounds.short() {
-                Some((least, most)) => index.append(false, least.to_vec(), most.to_vec(), nulls as i64, None),
-                None if is_null_page => index.append(true, Vec::new(), Vec::new(), nulls as i64, None),
-                None => index.to_invalid(),
-            }
-        }
-        Ok(())
-    }
-
-    fn describe(
-        self,
-        descriptor: &ColumnDescPtr,
-        compression: Compression,
-        dictionary_offset: Option<i64>,
-        data_offset: i64,
-        length: usize,
-    ) -> Result<ColumnCloseResult> {
-        let pages = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
-        let encodings = [
-            pages(PageType::DICTIONARY_PAGE, Encoding::PLAIN, i32::from(dictionary_offset.is_some())),
-            pages(PageType::DATA_PAGE, Encoding::RLE_DICTIONARY, self.dictionary_pages),
-            pages(PageType::DATA_PAGE, Encoding::PLAIN, self.plain_pages),
-        ];
-        let encodings: Vec<_> = encodings.into_iter().filter(|pages| pages.count > 0).collect();
-        let used = encodings.iter().map(|pages| &pages.encoding).chain(&[Encoding::RLE]);
-        let bound = |value: &[u8]| ByteArray::from(value.to_vec());
-        let (least, most) = self.bounds.short().map(|(least, most)| (bound(least), bound(most))).unzip();
-        let statistics = ValueStatistics::new(least, most, None, Some(self.nulls), false);
-        let metadata = ColumnChunkMetaData::builder(Arc::clone(descriptor))
-            .set_compression(compression)
-            .set_encodings_mask(EncodingMask::new_from_encodings(used))
-            .set_page_encoding_stats(encodings.clone())
-            .set_total_compressed_size(length as i64)
-            .set_total_uncompressed_size(self.uncompressed_bytes as i64)
-            .set_num_values(self.rows as i64)
-            .set_data_page_offset(data_offset)
-            .set_dictionary_page_offset(dictionary_offset)
-            .set_statistics(Statistics::ByteArray(statistics))
-            .build()?;
-        let mut offset_index = OffsetIndexBuilder::new();
-        for ((offset, size), rows) in self.offsets.into_iter().zip(self.page_rows) {
-            offset_index.append_offset_and_size(data_offset + offset, size);
-            offset_index.append_row_count(rows);
-        }
-        Ok(ColumnCloseResult {
-            bytes_written: length as u64,
-            rows_written: self.rows,
-            metadata,
-            bloom_filter: None,
-            column_index: self.index.filter(ColumnIndexBuilder::valid).map(ColumnIndexBuilder::build).transpose()?,
-            offset_index: Some(offset_index.build()),
-        })
-    }
-}
-
-thread_local! {
-    /// One for all columns that a thread encodes. Its tables take half a MiB, and each partition has a file open.
-    static COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> = RefCell::default();
-}
-
-/// A page as the chunk has it.
-pub(super) fn compress(compression: Compression, page: &[u8]) -> Result<Bytes> {
-    match compression {
-        Compression::UNCOMPRESSED => Ok(Bytes::copy_from_slice(page)),
-        Compression::ZSTD(level) => COMPRESSOR.with_borrow_mut(|compressor| {
-            compressor.set_compression_level(level.compression_level())?;
-            Ok(compressor.compress(page)?.into())
-        }),
-        other => Err(ParquetError::NYI(format!("{other} is not used here"))),
-    }
 }
 
 /// A value in the plain encoding.

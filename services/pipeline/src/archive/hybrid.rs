@@ -29,6 +29,15 @@ pub(super) fn encode(values: &[u32], width: u8, out: &mut Vec<u8>) {
     push_literals(&values[literals_from..], width, out);
 }
 
+/// Appends what `push` does, with its length in front: so pages have their levels.
+pub(super) fn push_with_length(out: &mut Vec<u8>, push: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    push(out);
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
 /// Appends one run.
 pub(super) fn push_run(value: u32, length: usize, width: u8, out: &mut Vec<u8>) {
     leb128::push(out, (length as u64) << 1);

@@ -1,5 +1,6 @@
 //! The archive: one Parquet object per segment, whose creation is the segment's commit point.
 
+mod chunk;
 mod dictionary_column;
 mod encoder;
 mod footer;
@@ -7,7 +8,7 @@ mod hybrid;
 mod keys;
 mod segment_file;
 mod thrift;
-mod unchanging_column;
+mod unchanging;
 
 pub use encoder::{EncodeError, Encoder, EncoderLane, GrowingFile, SegmentEncoder};
 pub use footer::{FooterError, SegmentFooter, read_footer, read_metadata};

@@ -19,7 +19,7 @@ use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
 use super::dictionary_column::DictionaryColumn;
 use super::encoder::GrowingFile;
-use super::unchanging_column::{Unchanging, UnchangingColumn};
+use super::unchanging::Unchanging;
 
 /// Rows of a row group: enough for good dictionaries, small enough to read in parallel.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -137,19 +137,31 @@ struct Output {
 }
 
 struct OpenRowGroup {
-    /// In the order of the file's leaf columns.
-    columns: Vec<ColumnWriter>,
+    fields: Vec<OpenField>,
     rows: usize,
 }
 
-enum ColumnWriter {
-    Arrow {
-        writer: Box<ArrowColumnWriter>,
-        /// Bytes that it holds and does not know of.
-        compressor: usize,
-    },
+/// One field of the schema.
+struct OpenField {
+    /// Its leaves among those of the file.
+    leaves: Range<usize>,
+    writer: FieldWriter,
+}
+
+enum FieldWriter {
+    /// One for each leaf.
+    Arrow(Vec<LeafWriter>),
     Dictionary(Box<DictionaryColumn>),
-    Unchanging(UnchangingColumn),
+    Unchanging {
+        value: Unchanging,
+        rows: usize,
+    },
+}
+
+struct LeafWriter {
+    writer: ArrowColumnWriter,
+    /// Bytes that it holds and does not know of.
+    compressor: usize,
 }
 
 impl Output {
@@ -161,50 +173,62 @@ impl Output {
     }
 
     /// For a row group that begins with these rows.
-    fn new_columns(&self, format: &SegmentFormat, rows: &RecordBatch) -> Result<Vec<ColumnWriter>> {
-        let fields = format.schema.fields().iter().zip(rows.columns());
-        let field_of_leaf = |leaf: &ColumnDescPtr| {
-            let name = &leaf.path().parts()[0];
-            fields.clone().find(|(field, _)| field.name() == name).ok_or_else(misfit)
-        };
-        let column = |(writer, leaf): (ArrowColumnWriter, &ColumnDescPtr)| {
-            let (field, array) = field_of_leaf(leaf)?;
+    fn new_row_group(&self, format: &SegmentFormat, rows: &RecordBatch) -> Result<OpenRowGroup> {
+        let mut writers = self.leaf_writers(format)?;
+        let mut fields = Vec::with_capacity(rows.num_columns());
+        let mut start = 0;
+        for (field, array) in format.schema.fields().iter().zip(rows.columns()) {
+            let of_field = self.leaves()[start..].iter().take_while(|leaf| leaf.path().parts()[0] == *field.name());
+            let leaves = start..start + of_field.count();
+            start = leaves.end;
+            let leaf_writers: Vec<_> = writers.by_ref().take(leaves.len()).collect();
+            let leaf = self.leaves().get(leaves.start).ok_or_else(misfit)?;
             let has_page_statistics = format.properties.statistics_enabled(leaf.path()) == EnabledStatistics::Page;
-            if is_dictionary_of_strings(field) {
+            let writer = if is_dictionary_of_strings(field) {
                 let column = DictionaryColumn::new(Arc::clone(leaf), format.compression, has_page_statistics);
-                return Ok(ColumnWriter::Dictionary(Box::new(column)));
-            }
-            let unchanging = Unchanging::of(array).filter(|_| !has_page_statistics);
-            Ok(match unchanging {
-                Some(value) => {
-                    ColumnWriter::Unchanging(UnchangingColumn::new(Arc::clone(leaf), format.compression, value))
-                }
-                None => ColumnWriter::arrow(writer, format, leaf),
-            })
-        };
-        self.arrow_writers()?.zip(self.leaves()).map(column).collect()
+                FieldWriter::Dictionary(Box::new(column))
+            } else if let Some(value) = Unchanging::of(array).filter(|_| !has_page_statistics) {
+                FieldWriter::Unchanging { value, rows: 0 }
+            } else {
+                FieldWriter::Arrow(leaf_writers)
+            };
+            fields.push(OpenField { leaves, writer });
+        }
+        Ok(OpenRowGroup { fields, rows: 0 })
     }
 
-    fn arrow_writers(&self) -> Result<impl Iterator<Item = ArrowColumnWriter>> {
-        Ok(self.arrow_columns.create_column_writers(self.file.flushed_row_groups().len())?.into_iter())
+    /// The parquet crate's, for all leaves.
+    fn leaf_writers(&self, format: &SegmentFormat) -> Result<impl Iterator<Item = LeafWriter>> {
+        let writers = self.arrow_columns.create_column_writers(self.file.flushed_row_groups().len())?;
+        Ok(writers.into_iter().zip(self.leaves()).map(|(writer, leaf)| {
+            let is_compressed = format.properties.compression(leaf.path()) != Compression::UNCOMPRESSED;
+            LeafWriter { writer, compressor: if is_compressed { COMPRESSOR_BYTES } else { 0 } }
+        }))
     }
 
     fn leaves(&self) -> &[ColumnDescPtr] {
         self.file.schema_descr().columns()
     }
 
-    fn append_row_group(&mut self, open: OpenRowGroup) -> Result<()> {
+    fn append_row_group(&mut self, format: &SegmentFormat, open: OpenRowGroup) -> Result<()> {
+        let leaves = self.leaves().to_vec();
         let mut row_group = self.file.next_row_group()?;
-        for column in open.columns {
-            match column {
-                ColumnWriter::Arrow { writer, .. } => writer.close()?.append_to_row_group(&mut row_group)?,
-                ColumnWriter::Dictionary(column) => {
+        for field in open.fields {
+            match field.writer {
+                FieldWriter::Arrow(writers) => {
+                    for LeafWriter { writer, .. } in writers {
+                        writer.close()?.append_to_row_group(&mut row_group)?;
+                    }
+                }
+                FieldWriter::Dictionary(column) => {
                     let (bytes, result) = column.close()?;
                     row_group.append_column(&bytes, result)?;
                 }
-                ColumnWriter::Unchanging(column) => {
-                    let (bytes, result) = column.close()?;
-                    row_group.append_column(&bytes, result)?;
+                FieldWriter::Unchanging { value, rows } => {
+                    for leaf in &leaves[field.leaves] {
+                        let (bytes, result) = value.close(rows, leaf, format.compression)?;
+                        row_group.append_column(&bytes, result)?;
+                    }
                 }
             }
         }
@@ -218,8 +242,8 @@ impl SegmentFile {
         Self { format, output: None, open: None }
     }
 
-    fn open_columns(&self) -> impl Iterator<Item = &ColumnWriter> {
-        self.open.iter().flat_map(|open| &open.columns)
+    fn open_fields(&self) -> impl Iterator<Item = &FieldWriter> {
+        self.open.iter().flat_map(|open| &open.fields).map(|field| &field.writer)
     }
 }
 
@@ -236,7 +260,7 @@ impl GrowingFile for SegmentFile {
         };
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => OpenRowGroup { columns: output.new_columns(&self.format, rows)?, rows: 0 },
+            None => output.new_row_group(&self.format, rows)?,
         };
         open.write(&self.format, output, rows)?;
         self.open = Some(open);
@@ -245,19 +269,19 @@ impl GrowingFile for SegmentFile {
 
     fn end_row_group(&mut self) -> Result<()> {
         match (&mut self.output, self.open.take()) {
-            (Some(output), Some(open)) => output.append_row_group(open),
+            (Some(output), Some(open)) => output.append_row_group(&self.format, open),
             _ => Ok(()),
         }
     }
 
     fn size(&self) -> usize {
         let written = self.output.as_ref().map_or(0, |output| output.file.bytes_written());
-        written + self.open_columns().map(ColumnWriter::size).sum::<usize>()
+        written + self.open_fields().map(FieldWriter::size).sum::<usize>()
     }
 
     fn memory(&self) -> usize {
         let written = self.output.as_ref().map_or(0, |output| output.file.inner().capacity());
-        written + self.open_columns().map(ColumnWriter::memory).sum::<usize>()
+        written + self.open_fields().map(FieldWriter::memory).sum::<usize>()
     }
 
     fn finish(mut self, key_values: Vec<KeyValue>) -> Result<Vec<u8>> {
@@ -284,17 +308,23 @@ fn misfit() -> ParquetError {
 
 impl OpenRowGroup {
     fn write(&mut self, format: &SegmentFormat, output: &Output, rows: &RecordBatch) -> Result<()> {
-        let mut leaf = 0;
-        for (field, array) in format.schema.fields().iter().zip(rows.columns()) {
-            let leaves = leaf..leaf
-                + output.leaves()[leaf..].iter().take_while(|of| of.path().parts()[0] == *field.name()).count();
-            leaf = leaves.end;
-            let columns = &mut self.columns[leaves.clone()];
-            if let [ColumnWriter::Dictionary(column)] = columns {
-                column.write(array)?;
-            } else if !extend_unchanging(columns, array) {
-                change(columns, leaves, field, format, output)?;
-                write_arrow(columns, field, array)?;
+        let fields = format.schema.fields().iter().zip(rows.columns());
+        for (open, (field, array)) in self.fields.iter_mut().zip(fields) {
+            match &mut open.writer {
+                FieldWriter::Arrow(writers) => write_leaves(writers, field, array)?,
+                FieldWriter::Dictionary(column) => column.write(array)?,
+                FieldWriter::Unchanging { value, rows } if Unchanging::of(array) == Some(*value) => {
+                    *rows += array.len();
+                }
+                FieldWriter::Unchanging { value, rows } => {
+                    let all = output.leaf_writers(format)?;
+                    let mut writers: Vec<_> = all.skip(open.leaves.start).take(open.leaves.len()).collect();
+                    for before in value.rows(field.data_type(), *rows) {
+                        write_leaves(&mut writers, field, &before)?;
+                    }
+                    write_leaves(&mut writers, field, array)?;
+                    open.writer = FieldWriter::Arrow(writers);
+                }
             }
         }
         self.rows += rows.num_rows();
@@ -302,71 +332,29 @@ impl OpenRowGroup {
     }
 }
 
-/// Appends rows to the leaves of a field that never changed, if they are like those before; whether they are.
-fn extend_unchanging(columns: &mut [ColumnWriter], array: &ArrayRef) -> bool {
-    let Some(ColumnWriter::Unchanging(first)) = columns.first() else { return false };
-    if Unchanging::of(array) != Some(first.value) {
-        return false;
+fn write_leaves(writers: &mut [LeafWriter], field: &Field, array: &ArrayRef) -> Result<()> {
+    let leaves = compute_leaves(field, array)?;
+    if leaves.len() != writers.len() {
+        return Err(misfit());
     }
-    for column in columns {
-        if let ColumnWriter::Unchanging(column) = column {
-            column.rows += array.len();
-        }
-    }
-    true
+    writers.iter_mut().zip(&leaves).try_for_each(|(leaf, values)| leaf.writer.write(values))
 }
 
-/// From now on the leaves of a field may change, if they could not before.
-fn change(
-    columns: &mut [ColumnWriter],
-    leaves: Range<usize>,
-    field: &Field,
-    format: &SegmentFormat,
-    output: &Output,
-) -> Result<()> {
-    let Some(ColumnWriter::Unchanging(UnchangingColumn { value, rows, .. })) = columns.first() else { return Ok(()) };
-    let before = value.rows(field.data_type(), *rows);
-    let writers = output.arrow_writers()?.skip(leaves.start).zip(&output.leaves()[leaves]);
-    for (column, (writer, leaf)) in columns.iter_mut().zip(writers) {
-        *column = ColumnWriter::arrow(writer, format, leaf);
-    }
-    for array in before {
-        write_arrow(columns, field, &array)?;
-    }
-    Ok(())
-}
-
-fn write_arrow(columns: &mut [ColumnWriter], field: &Field, array: &ArrayRef) -> Result<()> {
-    let mut columns = columns.iter_mut();
-    for leaf in compute_leaves(field, array)? {
-        match columns.next() {
-            Some(ColumnWriter::Arrow { writer, .. }) => writer.write(&leaf)?,
-            _ => return Err(misfit()),
-        }
-    }
-    Ok(())
-}
-
-impl ColumnWriter {
-    fn arrow(writer: ArrowColumnWriter, format: &SegmentFormat, leaf: &ColumnDescPtr) -> Self {
-        let is_compressed = format.properties.compression(leaf.path()) != Compression::UNCOMPRESSED;
-        Self::Arrow { writer: Box::new(writer), compressor: if is_compressed { COMPRESSOR_BYTES } else { 0 } }
-    }
-
+impl FieldWriter {
     /// Bytes of pages, done or begun.
     fn size(&self) -> usize {
         match self {
-            Self::Arrow { writer, .. } => writer.memory_size(),
+            Self::Arrow(leaves) => leaves.iter().map(|leaf| leaf.writer.memory_size()).sum(),
             Self::Dictionary(column) => column.memory(),
             // A run.
-            Self::Unchanging(_) => 0,
+            Self::Unchanging { .. } => 0,
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Self::Arrow { compressor, .. } => self.size() + compressor,
-            Self::Dictionary(_) | Self::Unchanging(_) => self.size(),
+            Self::Arrow(leaves) => self.size() + leaves.iter().map(|leaf| leaf.compressor).sum::<usize>(),
+            Self::Dictionary(_) | Self::Unchanging { .. } => self.size(),
         }
     }
 }

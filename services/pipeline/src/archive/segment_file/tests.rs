@@ -76,11 +76,16 @@ fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     (0..batch.num_rows()).map(|row| (text(0, row).unwrap(), text(1, row), offsets.value(row))).collect()
 }
 
-fn read(file: &Bytes) -> (ArrowReaderMetadata, Vec<Row>) {
+fn batches_of(file: &Bytes) -> (ArrowReaderMetadata, Vec<RecordBatch>) {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let metadata = ArrowReaderMetadata::load(file, options).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone()).build().unwrap();
-    (metadata, reader.flat_map(|batch| rows_of(&batch.unwrap())).collect())
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone());
+    (metadata, reader.with_batch_size(1 << 21).build().unwrap().map(Result::unwrap).collect())
+}
+
+fn read(file: &Bytes) -> (ArrowReaderMetadata, Vec<Row>) {
+    let (metadata, batches) = batches_of(file);
+    (metadata, batches.iter().flat_map(rows_of).collect())
 }
 
 fn bounds(statistics: Option<&Statistics>) -> (Option<&[u8]>, Option<&[u8]>, Option<u64>) {
@@ -247,13 +252,6 @@ fn hardly_changing(rows: usize, changed: usize) -> RecordBatch {
         columns.iter().map(|(name, array, nulls)| Field::new(*name, array.data_type().clone(), *nulls)).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array, _)| array).collect())
         .unwrap()
-}
-
-fn batches_of(file: &Bytes) -> (ArrowReaderMetadata, Vec<RecordBatch>) {
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-    let metadata = ArrowReaderMetadata::load(file, options).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone());
-    (metadata, reader.with_batch_size(1 << 21).build().unwrap().map(Result::unwrap).collect())
 }
 
 #[test]
