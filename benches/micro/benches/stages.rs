@@ -19,7 +19,9 @@ use kappa_core::contract::judge::RuleJudge;
 use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference, unframe};
-use kappa_core::partition::{PartitionSettings, PartitionState, Progress, RejectedOffsets, WriterSchema};
+use kappa_core::partition::{
+    AwaitedAnswers, PartitionSettings, PartitionState, Progress, RejectedOffsets, WriterSchema,
+};
 use kappa_core::record::LogBatch;
 use kappa_core::rows::WindowRow;
 use kappa_core::windows::{SeriesTable, WindowSettings, Windows};
@@ -52,6 +54,7 @@ fn settings() -> Arc<PartitionSettings> {
         rows_per_batch: 8_192,
         bytes_per_batch: 4 << 20,
         hash_seed: 1,
+        awaited: AwaitedAnswers::BOTH,
     })
 }
 

@@ -72,6 +72,23 @@ pub struct PartitionSettings {
     pub bytes_per_batch: usize,
     /// Seed of the series hash: any number; it changes no output.
     pub hash_seed: u64,
+    /// Which answers of the registry make a segment undecided.
+    pub awaited: AwaitedAnswers,
+}
+
+/// Which answers of the registry no row may rest on before the footer that holds them is durable. The protocol awaits both;
+/// the simulation shows what comes of it otherwise. See `docs/decisions/0005-undecided-segments.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AwaitedAnswers {
+    /// That it does not know a schema.
+    pub refusals: bool,
+    /// That it does.
+    pub acceptances: bool,
+}
+
+impl AwaitedAnswers {
+    /// What the protocol needs.
+    pub const BOTH: Self = Self { refusals: true, acceptances: true };
 }
 
 impl PartitionSettings {

@@ -173,7 +173,7 @@ impl PartitionState {
         if let Some(known) = self.writers.get_mut(&reference) {
             known.is_accepted = true;
         }
-        self.segment.is_undecided |= self.replay.is_none();
+        self.segment.is_undecided |= self.replay.is_none() && self.settings.awaited.acceptances;
     }
 
     /// Counts and takes back the row of a record that is refused for what it says.
@@ -233,7 +233,7 @@ impl PartitionState {
         match self.writers.get(&reference) {
             None if self.just_unknown == Some(reference) => {
                 self.just_unknown = None;
-                self.segment.is_undecided = true;
+                self.segment.is_undecided |= self.settings.awaited.refusals;
                 Err(Refusal::Rejected(UnknownSchemas::reject(reference), id_of(reference)))
             }
             None if self.unknown.holds(reference, timestamp_ms) => {

@@ -7,7 +7,7 @@ use kappa_core::archive::archive_schema;
 use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema};
-use kappa_core::partition::{PartitionSettings, WriterSchema};
+use kappa_core::partition::{AwaitedAnswers, PartitionSettings, WriterSchema};
 use kappa_core::windows::WindowSettings;
 
 /// Fields `event_time` and `value`, minutes, no detector.
@@ -27,6 +27,7 @@ pub(crate) fn settings(schema: &str, key: &[&str]) -> PartitionSettings {
         rows_per_batch: 8_192,
         bytes_per_batch: 4 << 20,
         hash_seed: 1,
+        awaited: AwaitedAnswers::BOTH,
     }
 }
 

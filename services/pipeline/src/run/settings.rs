@@ -9,7 +9,7 @@ use kappa_core::anomaly::{ConfiguredDetector, Robust};
 use kappa_core::archive::archive_schema;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, ReaderSchema};
-use kappa_core::partition::PartitionSettings;
+use kappa_core::partition::{AwaitedAnswers, PartitionSettings};
 use kappa_core::windows::WindowSettings;
 
 use crate::config::{AnomalyConfig, Config, DetectorKind};
@@ -59,6 +59,7 @@ pub fn partition_settings(config: &Config) -> anyhow::Result<PartitionSettings> 
         bytes_per_batch: (config.checkpoint.max_bytes as usize / 4).clamp(SMALLEST_BATCH_BYTES, LARGEST_BATCH_BYTES),
         // Unknown to producers, so that they cannot choose keys that collide.
         hash_seed: RandomState::new().hash_one(0),
+        awaited: AwaitedAnswers::BOTH,
     })
 }
 

@@ -111,7 +111,7 @@ fn a_seed_repeats_exactly() {
 }
 
 /// Within so many seeds a broken rule must show.
-const SEEDS_FOR_A_MUTATION: u64 = 400;
+const SEEDS_FOR_A_MUTATION: u64 = 1_000;
 
 #[test]
 fn every_broken_rule_is_noticed() {

@@ -1,11 +1,12 @@
 //! The protocol with one of its rules broken on purpose. A simulation that lets one of these pass proves nothing.
 //!
 //! The protocol's own code stays as it is: each mutation makes a seam behave as if the rule were not kept, so that what
-//! can be observed is what the mutated protocol would do.
+//! can be observed is what the mutated protocol would do. Only whether rows wait for a footer no seam can tell; that is a
+//! setting of the partition ([`AwaitedAnswers`]).
 
 use std::sync::Arc;
 
-use kappa_core::partition::PartitionState;
+use kappa_core::partition::{AwaitedAnswers, PartitionState};
 use kappa_core::snapshot::SnapshotWriter;
 
 use crate::scenario::{LATENESS_MS, WINDOW_MS, settings};
@@ -33,10 +34,14 @@ pub(crate) enum Mutation {
     LostAnomalies,
     /// A replay begins without the readings that were there before the position that it begins at.
     ReplayWithoutReadings,
+    /// Rows leave although the registry has just refused a schema, and the footer that says so is not durable yet.
+    RefusalNotAwaited,
+    /// Rows leave although the registry has just said for the first time that it knows a schema.
+    AcceptanceNotAwaited,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::OverwritingPut,
         Self::UncheckedConflict,
         Self::CommitBeforeSnapshot,
@@ -47,7 +52,14 @@ impl Mutation {
         Self::CommitByAZombie,
         Self::LostAnomalies,
         Self::ReplayWithoutReadings,
+        Self::RefusalNotAwaited,
+        Self::AcceptanceNotAwaited,
     ];
+
+    /// What a partition awaits with this rule broken.
+    pub(crate) fn awaited_answers(self) -> AwaitedAnswers {
+        AwaitedAnswers { refusals: self != Self::RefusalNotAwaited, acceptances: self != Self::AcceptanceNotAwaited }
+    }
 }
 
 /// A compressed snapshot with its readings taken out, otherwise as it was.

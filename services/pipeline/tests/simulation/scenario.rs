@@ -8,7 +8,7 @@ use kappa_core::archive::archive_schema;
 use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
 use kappa_core::decode::{DecodeLimits, ReaderSchema};
-use kappa_core::partition::PartitionSettings;
+use kappa_core::partition::{AwaitedAnswers, PartitionSettings};
 use kappa_core::windows::WindowSettings;
 use kappa_pipeline::archive::{EncoderLane, SegmentFormat};
 use kappa_pipeline::memory::MemoryBudget;
@@ -111,7 +111,10 @@ pub(crate) fn run_seed(seed: u64) -> Result<Outcome, String> {
 
 /// Runs one seed with a rule of the protocol broken.
 pub(crate) fn run_mutated(seed: u64, mutation: Mutation) -> Result<Outcome, String> {
-    simulate(async { Scenario::new(seed, None, Some(mutation)).run().await })
+    if mutation.awaited_answers() == AwaitedAnswers::BOTH {
+        return simulate(async { Scenario::new(seed, None, Some(mutation)).run().await });
+    }
+    simulate(async { Scenario::new(seed, Some(Start::Earliest), Some(mutation)).run_late_schema().await })
 }
 
 /// Runs one seed of the topic that is deleted and created again; how many records of the old one were archived.
@@ -165,7 +168,8 @@ impl Scenario {
             max_segment_bytes: 6_000 + world.below(200_000) as usize,
             catching_up_after: Duration::from_secs(5),
         };
-        let settings = settings(1 + world.below(60) as usize);
+        let mut settings = settings(1 + world.below(60) as usize);
+        Arc::make_mut(&mut settings).awaited = mutation.map_or(AwaitedAnswers::BOTH, Mutation::awaited_answers);
         let format = SegmentFormat::new(Arc::clone(&settings.archive_schema), &[]).without_compression();
         let length = if seed.is_multiple_of(50) { Length::Long } else { Length::Short };
         Self { world, store, hot_store, brokers, settings, next_member: 0, pacing, format: Arc::new(format), length }
@@ -442,5 +446,6 @@ pub(crate) fn settings(rows_per_batch: usize) -> Arc<PartitionSettings> {
         rows_per_batch,
         bytes_per_batch: 1 << 20,
         hash_seed: 1,
+        awaited: AwaitedAnswers::BOTH,
     })
 }
