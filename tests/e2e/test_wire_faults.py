@@ -17,7 +17,7 @@ import pytest
 
 from blocks.faults import (
     Answer, Bandwidth, BlackHole, CutAnswer, CutRequest, FlippedBitInRecords, FlippedBitOnTheWayThere, Garbage, HalfOpen, Latency,
-    LostAnswer, Parameters, Refused, Reset, Watched, clickhouse_error, kind_has, s3_error,
+    LostAnswer, NoBrokers, Parameters, Refused, Reset, Watched, clickhouse_error, kind_has, s3_error,
 )  # fmt: skip
 from blocks.new_schema import record_in_a_new_schema
 from blocks.producer import Production
@@ -49,6 +49,8 @@ KAFKA = [
     Ordeal("kafka", "cut in the middle of requests", lambda: CutRequest(every=4)),
     Ordeal("kafka", "acknowledgements of commits are lost", lambda: LostAnswer(kind_has("OffsetCommit"))),
     Ordeal("kafka", "answers to heartbeats are lost", lambda: LostAnswer(kind_has("Heartbeat"))),
+    # librdkafka forgets its brokers then, the configured ones too, and may not ask them again by itself.
+    Ordeal("kafka", "answers that there are no brokers", NoBrokers, bound=30, seconds=15, alone=True),
     Ordeal("kafka", "half-open: never answers", HalfOpen, bound=45, alone=True),
 ]  # fmt: skip
 NATIVE = [

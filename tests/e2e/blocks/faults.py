@@ -294,6 +294,30 @@ class Answer(Fault):
 
 
 @dataclass
+class NoBrokers(Fault):
+    """A broker that is just leaving its cluster, or joining it: it answers, and knows no broker, not even itself."""
+
+    def answer(self, link: LinkLike, message: Message) -> Message:
+        if message.kind != "Metadata" or not self.strikes(message):
+            return message
+        return Message(message.kind, without_brokers(message.raw), message.content_at)
+
+
+def without_brokers(answer: bytes) -> bytes:
+    """An answer of MetadataResponse version 9 or later (KIP-482), with an empty list of brokers."""
+    # Length, correlation id, no tagged fields, throttle time.
+    at = begin = 4 + 4 + 1 + 4
+    brokers = answer[at] - 1
+    at += 1
+    for _ in range(brokers):
+        at += 4  # its id
+        at += answer[at] + 4  # its name, whose length counts one more than it has, and its port
+        at += max(1, answer[at]) + 1  # its rack, or null, and no tagged fields
+    frame = answer[4:begin] + b"\x01" + answer[at:]
+    return len(frame).to_bytes(4, "big") + frame
+
+
+@dataclass
 class Watched(Fault):
     """Everything passes; answers that say so are counted. For faults that the service itself is made to have."""
 

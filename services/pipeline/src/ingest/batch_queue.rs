@@ -5,6 +5,7 @@
 //! - [`commit_in_background`]: `rd_kafka_commit_queue`, which reports to the consumer's own event queue, so that a commit
 //!   blocks no thread. rust-rdkafka's asynchronous commit reports to nobody.
 //! - [`describe_topic_id`]: the topic's identity ([KIP-516]).
+//! - [`add_brokers`]: names brokers to a client that has forgotten them.
 //!
 //! [KIP-516]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-516%3A+Topic+Identifiers
 #![allow(unsafe_code)]
@@ -264,6 +265,12 @@ pub(super) fn commit_in_background<C: ConsumerContext>(
     // SAFETY: live client and queue; the list is copied (`rd_kafka_commit0`); without a callback the result is an event.
     let error = unsafe { native::rd_kafka_commit_queue(client, offsets.ptr(), events, None, ptr::null_mut()) };
     if error == NO_ERROR { Ok(()) } else { Err(error.into()) }
+}
+
+/// Names brokers to the client, those that it knows already as well. It keeps the list for good, however often it gets it.
+pub(super) fn add_brokers<C: ConsumerContext>(consumer: &BaseConsumer<C>, brokers: &CStr) {
+    // SAFETY: a live client; the list is copied (`rd_kafka_brokers_add`).
+    unsafe { native::rd_kafka_brokers_add(consumer.client().native_ptr(), brokers.as_ptr()) };
 }
 
 /// Asks a broker for the identity of a topic; blocks up to `timeout`. `Ok(None)`: the broker has no topic ids.

@@ -13,11 +13,13 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
-use super::batch_queue::describe_topic_id;
+use super::batch_queue::{add_brokers, describe_topic_id};
 use super::shared::{Client, Shared, lock};
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// Each time costs librdkafka the bytes of the list, for good: some ten thousand times a day while all brokers are away.
+const NAME_BROKERS_EVERY: Duration = Duration::from_secs(8);
 /// For how long a topic id is believed: partitions are assigned many at a time.
 const TOPIC_ID_VALID: Duration = Duration::from_secs(5);
 /// How often a topic is looked for, and how long apart, before it counts as missing. A new topic's metadata takes a
@@ -65,7 +67,22 @@ pub(super) async fn ask<T: Send + 'static>(
             Err(error) => debug!(partition, "Kafka still does not answer: {what}: {error}"),
         }
         failed = true;
+        name_brokers_again(shared);
         tokio::time::sleep(pauses.next().unwrap_or(ATTEMPT)).await;
+    }
+}
+
+/// Names the configured brokers to librdkafka once more, now and then while none answers.
+///
+/// It drops all that it knows, those too, when a broker that is just leaving or joining its cluster answers that there are no
+/// brokers. What should then make it begin anew gets lost where another answer comes in between, and it stays without a
+/// broker for ever: <https://github.com/confluentinc/librdkafka/issues/5301>.
+fn name_brokers_again(shared: &Shared) {
+    let Some(client) = shared.client() else { return };
+    let mut named_at = lock(&shared.brokers_named_at);
+    if named_at.elapsed() >= NAME_BROKERS_EVERY {
+        *named_at = Instant::now();
+        add_brokers(&client, &shared.brokers);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the ingest thread, the client's callbacks and the partitions' workers share.
 
+use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -75,6 +76,9 @@ const QUESTIONS_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) topic: String,
+    /// As configured, and when librdkafka was last told.
+    pub(super) brokers: CString,
+    pub(super) brokers_named_at: Mutex<Instant>,
     pub(super) start: StartPolicy,
     pub(super) limits: IngestLimits,
     pub(super) budget: Arc<MemoryBudget>,
@@ -236,6 +240,9 @@ impl Shared {
     ) -> Self {
         Self {
             topic: config.topic.clone(),
+            // A name with a zero byte in it reaches nobody anyway.
+            brokers: CString::new(config.brokers.join(",")).unwrap_or_default(),
+            brokers_named_at: Mutex::new(Instant::now()),
             start: config.start,
             limits,
             budget,

@@ -177,6 +177,9 @@ impl Board {
     }
 
     /// Takes note of who leads. Whether everybody has a leader now, and the brokers that need a thread.
+    ///
+    /// A broker that has no address any more leads nobody: else its thread, once it has lost the connection, would wait for an
+    /// address that nobody asks for.
     pub(super) fn set_leaders(&self, leaders: Leaders) -> (bool, Vec<i32>) {
         let mut state = lock(&self.state);
         let state = &mut *state;
@@ -184,7 +187,7 @@ impl Board {
         let mut complete = true;
         let mut new = Vec::new();
         for (number, partition) in &mut state.partitions {
-            if partition.leader.is_some() {
+            if partition.leader.is_some_and(|leader| state.leaders.addresses.contains_key(&leader)) {
                 continue;
             }
             partition.leader = state.leaders.of_partition.get(number).copied();

@@ -253,6 +253,16 @@ fn passing_errors_lead_to_the_leader() {
 }
 
 #[test]
+fn a_leader_without_an_address_is_looked_for_again() {
+    let bench = Bench::new();
+    // So answers a broker that has just started and is not a member of its own cluster yet.
+    assert_eq!(bench.board.set_leaders(Leaders::default()), (false, Vec::new()));
+    assert!(bench.has_ended());
+    assert_eq!(bench.lead(), (true, Vec::new()));
+    assert_eq!(bench.board.wait_for_partitions(BROKER), Some(("broker".to_owned(), 9092)));
+}
+
+#[test]
 fn a_newer_term_is_read_only_when_the_older_one_is_whole() {
     for (end_offset, is_lost) in [(110, false), (150, false), (-1, false), (109, true), (0, true)] {
         let mut bench = Bench::new();

@@ -87,7 +87,7 @@ impl Connection {
             frame: Frame::default(),
             sent: 0,
             received: 0,
-            request_timeout: settings.request_timeout,
+            request_timeout: settings.handshake_timeout.min(settings.request_timeout),
             throttled: Duration::ZERO,
             frame_limit: settings.frame_limit,
         };
@@ -96,7 +96,10 @@ impl Connection {
         let versions = connection.receive(&mut buffer, Duration::ZERO, stopping)?;
         match read_missing_api(versions, &[FETCH, OFFSET_FOR_LEADER_EPOCH])? {
             Some(missing) => Err(ConnectionError::MissingApi(missing)),
-            None => Ok(connection),
+            None => {
+                connection.request_timeout = settings.request_timeout;
+                Ok(connection)
+            }
         }
     }
 

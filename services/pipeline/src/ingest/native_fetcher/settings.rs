@@ -36,6 +36,8 @@ pub(super) struct FetchSettings {
     /// How long a broker may be silent when it should answer.
     pub(super) request_timeout: Duration,
     pub(super) connect_timeout: Duration,
+    /// How long a broker may take to say what it speaks.
+    pub(super) handshake_timeout: Duration,
 }
 
 impl FetchSettings {
@@ -59,6 +61,7 @@ impl FetchSettings {
             connect_timeout: Duration::from_millis(
                 number(&config, "socket.connection.setup.timeout.ms", 30_000)?.clamp(1, 5_000) as u64,
             ),
+            handshake_timeout: Duration::from_millis(number(&config, "api.version.request.timeout.ms", 10_000)? as u64),
         })
     }
 }
