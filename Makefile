@@ -6,6 +6,7 @@
 # make soak [SEEDS=] [MINUTES=] [TIMES=] [ROUNDS=] [FUZZ=] [OLD=]
 #                                    hours of it: a million simulated worlds, S3 away for half an hour at full load, faults,
 #                                    crashes, an older version beside this one, fuzzing; writes target/soak/report.html
+# make fuzz [FUZZ=10]                coverage-guided fuzzing of everything that reads bytes, so many minutes a target
 # make lint                          formatting, clippy, licences and advisories
 # make bench [CASES=main|all|...]    drain preloaded topics through everything; writes target/bench/drain.json
 # make load [SCENARIO=steady] [RATE=] [FOR=] [TARGET=local|embedded]
@@ -31,7 +32,7 @@ AFTER    ?= 420
 CARGO := cargo
 KAPPA := target/release/kappa
 
-.PHONY: help demo test faults soak lint bench bench-page load screenshots stack-up stack-down build
+.PHONY: help demo test faults soak fuzz lint bench bench-page load screenshots stack-up stack-down build
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -61,8 +62,12 @@ faults:
 soak:
 	@SEEDS=$(SEEDS) MINUTES=$(MINUTES) TIMES=$(TIMES) ROUNDS=$(ROUNDS) FUZZ=$(FUZZ) OLD=$(OLD) tests/soak/run
 
+fuzz:
+	@MINUTES=$(FUZZ) fuzz/coverage/run
+
 lint:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/coverage/Cargo.toml --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny > /dev/null; then cargo deny --locked check; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): licences and advisories were not checked"; fi
