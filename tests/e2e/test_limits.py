@@ -62,7 +62,11 @@ def _stop_without(world: World, service: str) -> None:
     }  # fmt: skip
     section, key, address = addresses[service]
     wire = Wire.to(address, "kafka" if service == "kafka" else "http")
-    kappa = world.start({section: {key: wire.url(address)}, "pipeline": {"shutdown_timeout": "4s"}})
+    # While Kafka is away, the session outlives the stop: a partition that the group has taken back is nobody's to seal.
+    session = {"session.timeout.ms": "12000", "heartbeat.interval.ms": "500"}
+    changes = {"pipeline": {"shutdown_timeout": "4s"}, "kafka": {"properties": session}}
+    changes.setdefault(section, {})[key] = wire.url(address)
+    kappa = world.start(changes)
     kappa.wait_until_ready()
     stream = world.stream(seed=50)
     with Production(world.producer, stream.take, per_second=400, most=10_000) as production:
