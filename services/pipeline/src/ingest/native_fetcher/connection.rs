@@ -94,13 +94,11 @@ impl Connection {
         let mut buffer = Vec::new();
         connection.send(API_VERSIONS, |_| {})?;
         let versions = connection.receive(&mut buffer, Duration::ZERO, stopping)?;
-        match read_missing_api(versions, &[FETCH, OFFSET_FOR_LEADER_EPOCH])? {
-            Some(missing) => Err(ConnectionError::MissingApi(missing)),
-            None => {
-                connection.request_timeout = settings.request_timeout;
-                Ok(connection)
-            }
+        if let Some(missing) = read_missing_api(versions, &[FETCH, OFFSET_FOR_LEADER_EPOCH])? {
+            return Err(ConnectionError::MissingApi(missing));
         }
+        connection.request_timeout = settings.request_timeout;
+        Ok(connection)
     }
 
     /// Sends a request whose fields `write` appends.
