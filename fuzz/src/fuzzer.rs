@@ -260,7 +260,11 @@ fn save(kind: &str, name: &str, input: &[u8]) -> PathBuf {
     write(&target.join("fuzz").join(kind).join(name), input)
 }
 
-fn write(directory: &Path, input: &[u8]) -> PathBuf {
+/// Writes an input into a directory, under its hash as name; the file.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn write(directory: &Path, input: &[u8]) -> PathBuf {
     let file = directory.join(format!("{:016x}", xxh3_64(input)));
     let written = fs::create_dir_all(directory).and_then(|()| fs::write(&file, input));
     written.unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));

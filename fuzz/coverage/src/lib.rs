@@ -5,24 +5,28 @@
 //! with counters in it.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use kappa_fuzz::allocations::measured;
-use kappa_fuzz::fuzzer::Target;
+use kappa_fuzz::fuzzer::{Target, write};
 
 pub use kappa_fuzz::allocations::Counting;
 pub use libfuzzer_sys::fuzz_target;
 
-/// Makes a program of a target: its type, and the target.
+/// Made when it is first needed.
+pub type OneTarget = LazyLock<Box<dyn Target + Send + Sync>>;
+
+/// Makes a program of a target.
 #[macro_export]
 macro_rules! under_libfuzzer {
-    ($kind:ty, $target:expr) => {
+    ($target:expr) => {
         #[global_allocator]
         static ALLOCATOR: $crate::Counting = $crate::Counting;
 
-        static TARGET: std::sync::LazyLock<$kind> = std::sync::LazyLock::new(|| $target);
+        static TARGET: $crate::OneTarget = $crate::OneTarget::new(|| Box::new($target));
 
-        $crate::fuzz_target!(init: $crate::write_seeds(&*TARGET), |input: &[u8]| {
-            $crate::check(&*TARGET, input);
+        $crate::fuzz_target!(init: $crate::write_seeds(&**TARGET), |input: &[u8]| {
+            $crate::check(&**TARGET, input);
         });
     };
 }
@@ -31,11 +35,10 @@ macro_rules! under_libfuzzer {
 ///
 /// # Panics
 /// Where they cannot be written.
-pub fn write_seeds(target: &impl Target) {
+pub fn write_seeds(target: &dyn Target) {
     let Some(directory) = std::env::var_os("KAPPA_FUZZ_SEEDS") else { return };
-    for (number, seed) in target.seeds().iter().enumerate() {
-        let file = Path::new(&directory).join(format!("seed-{number}"));
-        std::fs::write(&file, seed).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+    for seed in target.seeds() {
+        write(Path::new(&directory), &seed);
     }
 }
 
@@ -43,7 +46,7 @@ pub fn write_seeds(target: &impl Target) {
 ///
 /// # Panics
 /// If the target does, or holds too much memory.
-pub fn check(target: &impl Target, input: &[u8]) {
+pub fn check(target: &dyn Target, input: &[u8]) {
     let (_, peak) = measured(|| target.run(input));
     let allowed = target.memory_allowed(input);
     assert!(peak <= allowed, "{} held {peak} B, {allowed} are allowed", target.name());

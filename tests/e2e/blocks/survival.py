@@ -114,7 +114,7 @@ class Subject:
             wire.close()
         self.world.close()
 
-    def finish(self, bound: float = 60) -> None:
+    def finish(self, bound: float) -> None:
         """The end of the load and of the pipeline; then everything is compared with what was sent.
 
         What hangs since the last fault may be needed only now, so its bound holds here too.

@@ -109,6 +109,11 @@ impl Config {
 }
 
 impl KafkaConfig {
+    /// The brokers as librdkafka wants them.
+    pub fn bootstrap_servers(&self) -> String {
+        self.brokers.join(",")
+    }
+
     /// The properties for a librdkafka client: the user's, with secrets read from their files, and `bootstrap.servers`
     /// and `group.id`. Not for printing.
     pub fn client_properties(&self) -> anyhow::Result<BTreeMap<String, String>> {
@@ -121,7 +126,7 @@ impl KafkaConfig {
             let secret = Secret::from_file(value.as_ref()).with_context(|| format!("kafka.properties.{name}"))?;
             properties.insert(property.to_owned(), secret.expose().to_owned());
         }
-        properties.insert("bootstrap.servers".to_owned(), self.brokers.join(","));
+        properties.insert("bootstrap.servers".to_owned(), self.bootstrap_servers());
         properties.insert("group.id".to_owned(), self.group.clone());
         Ok(properties)
     }

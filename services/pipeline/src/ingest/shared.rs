@@ -241,7 +241,7 @@ impl Shared {
         Self {
             topic: config.topic.clone(),
             // A name with a zero byte in it reaches nobody anyway.
-            brokers: CString::new(config.brokers.join(",")).unwrap_or_default(),
+            brokers: CString::new(config.bootstrap_servers()).unwrap_or_default(),
             brokers_named_at: Mutex::new(Instant::now()),
             start: config.start,
             limits,

@@ -48,7 +48,7 @@ pub(crate) fn client_config(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig>
 /// Asks for everything. The committed offsets come first: what is looked at later can only be further.
 pub(super) async fn ask(kafka: &KafkaConfig) -> anyhow::Result<LogFacts> {
     let config = client_config(kafka)?;
-    let (topic, brokers, asked_with) = (kafka.topic.clone(), kafka.brokers.join(","), config.clone());
+    let (topic, brokers, asked_with) = (kafka.topic.clone(), kafka.bootstrap_servers(), config.clone());
     let facts = tokio::task::spawn_blocking(move || blocking(&asked_with, &topic)).await?;
     let mut facts = facts.advise(
         format!("Kafka at {brokers} does not say what is asked"),

@@ -56,6 +56,11 @@ impl Mutation {
         Self::AcceptanceNotAwaited,
     ];
 
+    /// Whether it only shows where a schema is registered while two owners ask for it.
+    pub(crate) fn needs_a_late_schema(self) -> bool {
+        self.awaited_answers() != AwaitedAnswers::BOTH
+    }
+
     /// What a partition awaits with this rule broken.
     pub(crate) fn awaited_answers(self) -> AwaitedAnswers {
         AwaitedAnswers { refusals: self != Self::RefusalNotAwaited, acceptances: self != Self::AcceptanceNotAwaited }

@@ -111,10 +111,10 @@ pub(crate) fn run_seed(seed: u64) -> Result<Outcome, String> {
 
 /// Runs one seed with a rule of the protocol broken.
 pub(crate) fn run_mutated(seed: u64, mutation: Mutation) -> Result<Outcome, String> {
-    if mutation.awaited_answers() == AwaitedAnswers::BOTH {
-        return simulate(async { Scenario::new(seed, None, Some(mutation)).run().await });
+    if mutation.needs_a_late_schema() {
+        return simulate(async { Scenario::new(seed, Some(Start::Earliest), Some(mutation)).run_late_schema().await });
     }
-    simulate(async { Scenario::new(seed, Some(Start::Earliest), Some(mutation)).run_late_schema().await })
+    simulate(async { Scenario::new(seed, None, Some(mutation)).run().await })
 }
 
 /// Runs one seed of the topic that is deleted and created again; how many records of the old one were archived.

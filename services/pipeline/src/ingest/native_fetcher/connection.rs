@@ -87,7 +87,7 @@ impl Connection {
             frame: Frame::default(),
             sent: 0,
             received: 0,
-            request_timeout: settings.handshake_timeout.min(settings.request_timeout),
+            request_timeout: settings.handshake_timeout,
             throttled: Duration::ZERO,
             frame_limit: settings.frame_limit,
         };

@@ -46,6 +46,7 @@ impl FetchSettings {
         let config = properties::client_config(kafka, limits)?;
         let ours = |names: &[&str]| names.iter().find_map(|name| kafka.properties.get(*name)).map(String::as_str);
         let frame_limit = number(&config, "receive.message.max.bytes", 100_000_000)?;
+        let request_timeout = milliseconds(&config, "socket.timeout.ms", 60_000)?;
         let max_bytes = LARGEST_RESPONSE.min(limits.prefetch_bytes / 2) as i32;
         Ok(Self {
             client_id: config.get("client.id").unwrap_or("kappa").to_owned(),
@@ -57,17 +58,20 @@ impl FetchSettings {
             frame_limit,
             expanded_limit: frame_limit.min(memory / 2),
             read_committed: config.get("isolation.level") != Some("read_uncommitted"),
-            request_timeout: Duration::from_millis(number(&config, "socket.timeout.ms", 60_000)? as u64),
-            connect_timeout: Duration::from_millis(
-                number(&config, "socket.connection.setup.timeout.ms", 30_000)?.clamp(1, 5_000) as u64,
-            ),
-            handshake_timeout: Duration::from_millis(number(&config, "api.version.request.timeout.ms", 10_000)? as u64),
+            request_timeout,
+            connect_timeout: milliseconds(&config, "socket.connection.setup.timeout.ms", 30_000)?
+                .clamp(Duration::from_millis(1), Duration::from_secs(5)),
+            handshake_timeout: milliseconds(&config, "api.version.request.timeout.ms", 10_000)?.min(request_timeout),
         })
     }
 }
 
 fn number(config: &ClientConfig, name: &str, default: usize) -> anyhow::Result<usize> {
     Ok(parse(config.get(name))?.unwrap_or(default))
+}
+
+fn milliseconds(config: &ClientConfig, name: &str, default: usize) -> anyhow::Result<Duration> {
+    Ok(Duration::from_millis(number(config, name, default)? as u64))
 }
 
 fn parse<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(

@@ -1,0 +1,3 @@
+#![no_main]
+
+kappa_fuzz_coverage::under_libfuzzer!(kappa_fuzz::targets::Configuration);

@@ -1,3 +1,0 @@
-#![no_main]
-
-kappa_fuzz_coverage::under_libfuzzer!(kappa_fuzz::targets::Footer, kappa_fuzz::targets::Footer::new());

@@ -1,3 +1,0 @@
-#![no_main]
-
-kappa_fuzz_coverage::under_libfuzzer!(kappa_fuzz::targets::Records, kappa_fuzz::targets::Records::new());
