@@ -13,7 +13,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
 use xxhash_rust::xxh3::Xxh3;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// An object store, and the prefix below which this program keeps its things.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub enum Created {
     Already,
 }
 
-/// Pauses between tries: doubling, with jitter, up to ten seconds.
+/// Pauses between tries: doubling, with jitter, up to five seconds: so long can it take to notice that all is well.
 ///
 /// The jitter comes from a hash of what is tried, not from a random number, so that a simulation repeats exactly; it
 /// still spreads partitions and instances that fail together.

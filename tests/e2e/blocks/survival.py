@@ -54,7 +54,7 @@ class Ordeal:
     where: str
     name: str
     fault: Callable[[], Fault]
-    #: Beyond one `checkpoint.interval`, which every commit may wait for.
+    #: Beyond one `checkpoint.interval`, which every commit may wait for, and the time for what has piled up meanwhile.
     bound: float = 15.0
     seconds: float = 2.0
     #: In a pipeline of its own: it holds connections for so long that other faults would have to wait.
@@ -132,6 +132,8 @@ DEPENDENCIES = {
 
 #: Enough for a backlog of some seconds on a machine that is busy with all the others.
 INTERVAL_SECONDS = 2.0
+#: What piles up while a fault lasts is committed at least four times as fast as it came.
+BACKLOG_SHARE = 0.25
 #: How much longer a recovery may take where other tests have the same cores. `make faults` holds the bounds themselves.
 SLACK = float(os.environ.get("KAPPA_FAULTS_SLACK", "1"))
 
@@ -155,7 +157,7 @@ def strike(subject: Subject, ordeal: Ordeal, during: Callable[[], None], lasts: 
     healed = time.monotonic()
     with subject.production.paused():
         ends = world.sent.end_offsets()
-    bound_seconds = (ordeal.bound + INTERVAL_SECONDS) * SLACK
+    bound_seconds = (ordeal.bound + INTERVAL_SECONDS + BACKLOG_SHARE * lasts) * SLACK
     wait_until_committed_behind(subject, ends, bound_seconds)
     recovered = time.monotonic() - healed
     peak, bound = kappa.peak_resident_bytes(), int(kappa.status()["memory"]["budget_bytes"]) + RSS_MARGIN
