@@ -13,7 +13,15 @@ use super::MIB;
 use crate::fuzzer::Target;
 use crate::input::{Input, push_block};
 
-#[path = "../../../services/core/tests/support/decode.rs"]
+#[path = "../../../services/core/tests/from_outside/support/decode/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "of the decoder's tests, which use more of it"
+)]
 mod support;
 
 /// Small, so that an input can reach them.

@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "a counting allocator")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-#[path = "support/settings.rs"]
+#[path = "from_outside/support/settings.rs"]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,22 +1,16 @@
 //! Every type of Avro into Arrow, through Parquet and back; rows read and taken back.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
-
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::Schema;
-use helpers::{compiled, record_of, text};
 use kappa_core::decode::{DecodeLimits, ReaderSchema, SchemaError};
 use kappa_core::reject::Reason;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use support::{Plain, plain_of_array};
 
-#[path = "support/decode_read.rs"]
-mod helpers;
-#[path = "support/decode.rs"]
-mod support;
+use crate::support::decode::{Plain, plain_of_array};
+use crate::support::read::{compiled, record_of, text};
 
 fn through_parquet(reader: &ReaderSchema, arrays: Vec<ArrayRef>) -> RecordBatch {
     let schema = Arc::new(Schema::new(reader.arrow_fields().clone()));

@@ -2,15 +2,6 @@
 //!
 //! Choices come from a tape of numbers, which proptest shrinks; behind its end every choice is the first, simplest one.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may stop where it stands"
-)]
-
 use std::collections::HashMap;
 
 use apache_avro::types::Value;
@@ -19,9 +10,7 @@ use serde_json::{Value as Json, json};
 pub use evolve::{Evolved, evolve};
 pub use plain::{Plain, plain_of_array, plain_of_value};
 
-#[path = "decode_evolve.rs"]
 mod evolve;
-#[path = "decode_plain.rs"]
 mod plain;
 
 /// A source of choices.

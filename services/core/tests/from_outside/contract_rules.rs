@@ -1,6 +1,5 @@
 //! The compiled rules against a plain restatement of them, on random rules and records: verdicts, counts, and nothing left
 //! behind by a record that was refused.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +15,7 @@ use kappa_core::record::LogBatch;
 use kappa_core::reject::Reason;
 use proptest::prelude::*;
 
-#[path = "support/settings.rs"]
-mod support;
+use crate::support;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -215,7 +213,7 @@ proptest! {
 const START_MS: i64 = 1_767_225_600_000;
 
 fn settings(contract: &[(f64, Severity)]) -> Arc<PartitionSettings> {
-    let plain = support::settings(SCHEMA, &["sensor_id"]);
+    let plain = support::settings::settings(SCHEMA, &["sensor_id"]);
     let rules = contract.iter().map(|(max, severity)| Rule {
         name: "value_range".to_owned(),
         field: "value".to_owned(),
@@ -243,7 +241,7 @@ fn batch(count: i64) -> LogBatch {
 
 fn go_through(settings: &Arc<PartitionSettings>, replay: Option<Replay>) -> (PartitionState, SegmentCut) {
     let mut state = PartitionState::empty(Arc::clone(settings), 0, 0, None);
-    state.learn(SchemaReference::Id(1), support::known_writer(SCHEMA, settings));
+    state.learn(SchemaReference::Id(1), support::settings::known_writer(SCHEMA, settings));
     if let Some(replay) = replay {
         state.begin_replay(replay);
     }

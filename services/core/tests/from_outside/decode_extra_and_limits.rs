@@ -1,15 +1,9 @@
 //! What the reader doesn't know is kept; what is too large, too deep or broken is refused.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
-
 use arrow_array::cast::AsArray;
-use helpers::{compiled, read, read_x, record_of};
 use kappa_core::reject::{Reason, Reject};
 
-#[path = "support/decode_read.rs"]
-mod helpers;
-#[path = "support/decode.rs"]
-mod support;
+use crate::support::read::{compiled, read, read_x, record_of};
 
 /// The one-field writer type and body, and the `_extra` of a reader without fields.
 fn extra_of(of: &str, body: &[u8]) -> Result<String, Reject> {

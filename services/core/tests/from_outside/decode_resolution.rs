@@ -1,17 +1,11 @@
 //! The rules of schema resolution (Avro 1.12), one by one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
-
 use arrow_array::cast::AsArray;
-use helpers::{incompatible, read, read_x, record_of, text};
 use kappa_core::decode::{CompileError, DecodeLimits, Decoder, ReaderSchema, SchemaError};
 use kappa_core::reject::{Reason, Reject};
-use support::{Plain, plain_of_array};
 
-#[path = "support/decode_read.rs"]
-mod helpers;
-#[path = "support/decode.rs"]
-mod support;
+use crate::support::decode::{Plain, plain_of_array};
+use crate::support::read::{incompatible, read, read_x, record_of, text};
 
 #[test]
 fn defaults_of_every_type_fill_what_the_writer_lacks() {

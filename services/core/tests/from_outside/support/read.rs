@@ -1,11 +1,9 @@
 //! Decoding a few bodies of records of one field.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
-
 use kappa_core::decode::{Columns, CompileError, DecodeLimits, Decoder, ReaderSchema};
 use kappa_core::reject::Reject;
 
-use super::support::{Plain, plain_of_array};
+use super::decode::{Plain, plain_of_array};
 
 /// A record of one field `x`.
 pub fn record_of(x: &str) -> String {

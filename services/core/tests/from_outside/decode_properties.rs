@@ -1,7 +1,5 @@
 //! The decoder against apache-avro, an independent implementation, and against damaged bodies.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
-
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -12,12 +10,10 @@ use kappa_core::decode::{AvroSchema, Columns, CompileError, DecodeLimits, Decode
 use kappa_core::reject::Reason;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{
+
+use crate::support::decode::{
     Evolved, Plain, Tape, Type, evolve, extra_of, plain_of_array, plain_of_value, random_record, random_value,
 };
-
-#[path = "support/decode.rs"]
-mod support;
 
 /// What apache-avro makes of a body, resolved to the reader's schema if one is given.
 fn reference(writer: &Schema, mut body: &[u8], reader: Option<&Schema>) -> AvroResult<Value> {

@@ -1,9 +1,5 @@
 //! A partition of nothing but records that decode and are refused: there are never rows to be taken, and it goes on all the
 //! same.
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-#[path = "support/settings.rs"]
-mod support;
 
 use std::sync::Arc;
 
@@ -12,7 +8,7 @@ use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 use serde_json::json;
 
-use support::{known_writer, settings};
+use crate::support::settings::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},

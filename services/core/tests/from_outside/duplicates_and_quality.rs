@@ -1,8 +1,4 @@
 //! What comes twice is marked and left out; what a segment brought is counted by site and metric, the same in a replay.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
-
-#[path = "support/settings.rs"]
-mod support;
 
 use std::sync::Arc;
 
@@ -15,7 +11,7 @@ use kappa_core::partition::{PartitionSettings, PartitionState, Progress, Replay,
 use kappa_core::record::LogBatch;
 use kappa_core::rows::{QualityCounts, QualityRow};
 
-use support::{known_writer, settings};
+use crate::support::settings::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},

@@ -1,8 +1,4 @@
 //! Where the sensors stand: told when it is new or has changed, by the newest event, whoever asks and however often.
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-#[path = "support/settings.rs"]
-mod support;
 
 use std::sync::Arc;
 
@@ -14,7 +10,7 @@ use kappa_core::decode::{ReaderSchema, SchemaReference};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 
-use support::{known_writer, settings};
+use crate::support::settings::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},

@@ -1,7 +1,5 @@
 //! What people are told of two versions of a schema, each kind of difference once.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop where it stands")]
-
 use kappa_core::decode::{AvroSchema, Effect};
 
 const OLD: &str = r#"{"type":"record","name":"Reading","namespace":"a","fields":[
