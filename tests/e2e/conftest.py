@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from blocks.stack import Stack
-from blocks.world import World
-
-WorldMaker = Callable[..., World]
+from blocks.world import World, WorldMaker
 
 
 def pytest_configure() -> None:
@@ -29,6 +27,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Somebody's running stack, or one of our own for as long as the tests run."""
     env_file = os.environ.get("KAPPA_STACK_ENV")
     if env_file:
+        if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+            pytest.exit("tests take services away, so two files at a time cannot share a stack: leave KAPPA_STACK_ENV or -n out", 2)
         yield Stack.attach(Path(env_file))
         return
     stack = Stack.start(tmp_path_factory.mktemp("stack"))

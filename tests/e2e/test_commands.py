@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WorldMaker
 
 from blocks.schemas import INCOMPATIBLE_SCHEMA, READER_SCHEMA
 from blocks.stack import REPOSITORY
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 # Nobody listens there: port 1 needs privileges that no test service has.
 NOWHERE = "127.0.0.1:1"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import WorldMaker
 
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 # What is set, and the key that must be blamed. `None` takes a key away.
 WRONG: list[tuple[str, str, Any, str]] = [

@@ -7,11 +7,10 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conftest import WorldMaker
 
 from blocks.kappa_process import KappaProcess
 from blocks.waiting import Found, NotYet, wait_until
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 RECORDS = 1_500
 # A few segments each, so that the second time at a place is in mid-stream.

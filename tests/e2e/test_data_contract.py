@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import WorldMaker
 
 from blocks.kappa_process import CommandResult, run_command
 from blocks.records import Accepted, PlannedRecord, Rejected
 from blocks.redrives import DeadLetterQueue
 from blocks.schemas import READER_DEFAULTS, READER_SCHEMA
 from blocks.stack import REPOSITORY
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 BUILT_IN = REPOSITORY / "schemas" / "sensor-reading.contract.yaml"
 OWNER = "sensor-platform@example.com"

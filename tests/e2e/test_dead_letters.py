@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from conftest import WorldMaker
 
 from blocks.broken import MAX_RECORD_BYTES, body_with, breakers_for
 from blocks.kappa_process import KappaProcess
@@ -20,7 +19,7 @@ from blocks.redrives import DeadLetterQueue, Expected, Place
 from blocks.schemas import UNKNOWN_ID, frame
 from blocks.segment_keys import HOUR_MS, date_and_hour, parse_segment_key
 from blocks.waiting import Found, NotYet, wait_until
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 
 def _now_ms() -> int:

@@ -9,14 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import WorldMaker
 
 from blocks.kappa_process import binary
 from blocks.records import Accepted, PlannedRecord, Rejected
 from blocks.redrives import DeadLetterQueue, Expected, Place
 from blocks.schemas import UNKNOWN_ID, frame
 from blocks.stack import REPOSITORY
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 PAGE = REPOSITORY / "docs" / "dead-letters.md"
 LEAST_COMMANDS = 20

@@ -6,13 +6,12 @@ import random
 import time
 
 import pytest
-from conftest import WorldMaker
 
 from blocks.new_schema import record_in_a_new_schema
 from blocks.producer import Production
 from blocks.segment_keys import hour_that_began_ms
 from blocks.verification import check_same_results
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 
 @pytest.mark.parametrize(("seed", "fetcher"), [(101, "librdkafka"), (102, "native")])

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import WorldMaker
 
 from blocks.faults import FlippedBit, Refused, kind_has
 from blocks.kappa_process import binary
@@ -22,7 +21,7 @@ from blocks.snapshot import FORMAT, of_version, version_of
 from blocks.survival import RSS_MARGIN
 from blocks.waiting import wait_for
 from blocks.wire import Wire
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 OTHER_BIN = os.environ.get("KAPPA_OTHER_BIN")
 

@@ -20,8 +20,7 @@ from blocks.records import Accepted, PlannedRecord
 from blocks.schemas import READER_DEFAULTS
 from blocks.stack import REPOSITORY, Stack
 from blocks.waiting import wait_for
-from blocks.world import World
-from conftest import WorldMaker
+from blocks.world import World, WorldMaker
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"; DROP TABLE sensors; --\\'\t%"
 SENSORS = ["boiler-1", "boiler-2", HOSTILE]

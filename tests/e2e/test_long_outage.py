@@ -12,7 +12,6 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import WorldMaker
 
 from blocks.faults import Refused
 from blocks.fire_hose import FireHose
@@ -20,7 +19,7 @@ from blocks.kappa_process import KappaProcess
 from blocks.survival import RSS_MARGIN, Survived, verified_records
 from blocks.waiting import Found, NotYet, wait_until
 from blocks.wire import Wire
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 MINUTES = float(os.environ.get("KAPPA_OUTAGE_MINUTES", "0"))
 FRESH_MS = 5_000

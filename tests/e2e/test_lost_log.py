@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import requests
-from conftest import WorldMaker
 
 from blocks.kappa_process import KappaProcess
 from blocks.waiting import wait_for
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 
 def _run_to_the_end(world: World) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from conftest import WorldMaker
 
 from blocks.readings import Verdict
 from blocks.verification import check_same_results
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 
 def test_a_mixed_stream_is_found_again_exactly(make_world: WorldMaker) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import WorldMaker
 
 from blocks.kappa_process import KappaProcess
 from blocks.new_schema import record_in_a_new_schema
 from blocks.producer import Production
 from blocks.stack import Stack
 from blocks.waiting import Found, NotYet, wait_for, wait_until
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 
 def _assert_alive_for(kappa: KappaProcess, seconds: float) -> None:

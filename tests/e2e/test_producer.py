@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from confluent_kafka import Consumer, TopicPartition
-from conftest import WorldMaker
 
 from blocks.records import PlannedRecord
+from blocks.world import WorldMaker
 
 
 def test_the_log_holds_what_the_producer_remembers(make_world: WorldMaker) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from conftest import WorldMaker
 
 from blocks.kappa_process import KappaProcess
 from blocks.waiting import wait_for
+from blocks.world import WorldMaker
 
 
 def _partitions_of(kappa: KappaProcess) -> list[int]:

@@ -6,11 +6,10 @@ import copy
 import json
 from typing import Any
 
-from conftest import WorldMaker
 
 from blocks.kappa_process import CommandResult
 from blocks.schemas import READER_SCHEMA
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 NO_DEFAULT = "the writer does not have the field, and the reader has no default for it"
 NOWHERE = "http://127.0.0.1:1"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Container, Iterator
 from typing import Any
 
-from conftest import WorldMaker
 
 from blocks.archive import check_chain, check_rejects
 from blocks.dead_letters import check_dead_letters
@@ -20,7 +19,7 @@ from blocks.records import Accepted, PlannedRecord, Rejected
 from blocks.resolution import Encoder, decimals, raw_rows
 from blocks.schemas import frame
 from blocks.verification import check_sensors, check_windows
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 RECORDS_OF_EACH = 25
 

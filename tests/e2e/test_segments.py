@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 
-from conftest import WorldMaker
 
 from blocks.segment_keys import HOUR_MS, date_and_hour, hour_that_began_ms
+from blocks.world import WorldMaker
 
 DAY_MS = 24 * HOUR_MS
 

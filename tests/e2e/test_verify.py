@@ -12,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from conftest import WorldMaker
 
 from blocks.object_store import Place, parquet_of
 from blocks.segment_keys import parse_segment_key
-from blocks.world import World
+from blocks.world import World, WorldMaker
 
 TABLES = ("windows_1m", "anomalies", "quality_1m")
 

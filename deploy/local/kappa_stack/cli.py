@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from . import downloads
 from .downloads import HERE
 from .errors import StackError
 from .services import SERVICES
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("services", nargs="+", choices=NAMES, metavar="SERVICE", help=", ".join(NAMES))
         return command
 
+    add("fetch", "download and build what the services need, once; nothing is started")
     add("up", "start every service and wait until all answer")
     add("down", "stop every service and delete its data").add_argument("--keep-data", action="store_true", help="leave data, logs and ports for the next `up`")
     add("status", "say how each service is; exit code 1 unless all answer")
@@ -46,12 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
 
     def say(text: str) -> None:
-        stamp = f"[{time.monotonic() - started:5.1f} s] " if options.command in ("up", "start") else ""
+        stamp = f"[{time.monotonic() - started:5.1f} s] " if options.command in ("fetch", "up", "start") else ""
         print(f"{stamp}{text}", flush=True)
 
     stack = Stack(options.dir, say)
     try:
         match options.command:
+            case "fetch":
+                downloads.everything(say)
             case "up":
                 stack.up()
             case "down":

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -230,5 +229,8 @@ def _java_major(binary: Path) -> int:
     return int(match.group(1)) if match else 0
 
 
-def timed(say: Say, what: str, started: float) -> None:
-    say(f"{what} in {time.monotonic() - started:.1f} s")
+def everything(say: Say) -> None:
+    """What `stack up` would fetch, one after the other."""
+    for fetch in (kafka_libs, apicurio, java, versitygw):
+        fetch(say)
+    python("demo", say)

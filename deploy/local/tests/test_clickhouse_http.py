@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from conftest import ClickHouseProcess
+from running import ClickHouseProcess
 
 from clickhouse_http.cityhash import city_hash_128
 from clickhouse_http.compression import HEADER, LZ4, compressed, decompressed

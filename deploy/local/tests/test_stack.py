@@ -16,7 +16,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import stack
+from running import stack
 
 from kappa_stack import layout as layout_module
 from kappa_stack.process import Process

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -306,3 +306,5 @@ class World:
             assert offset in snapshots.get(partition, []), f"no snapshot at {partition}@{offset}, which is committed"
 
 
+#: The fixture `make_world`: partitions, and whether the tables exist already.
+WorldMaker = Callable[..., World]
