@@ -13,8 +13,10 @@ from blocks.stack import Stack
 from blocks.world import World, WorldMaker
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Ended from outside, the session still takes its stack down."""
+    if os.environ.get("KAPPA_STACK_ENV") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("tests take services away, so two files at a time cannot share a stack: leave KAPPA_STACK_ENV or -n out")
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -27,8 +29,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Somebody's running stack, or one of our own for as long as the tests run."""
     env_file = os.environ.get("KAPPA_STACK_ENV")
     if env_file:
-        if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-            pytest.exit("tests take services away, so two files at a time cannot share a stack: leave KAPPA_STACK_ENV or -n out", 2)
         yield Stack.attach(Path(env_file))
         return
     stack = Stack.start(tmp_path_factory.mktemp("stack"))

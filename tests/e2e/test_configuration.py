@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from blocks.world import World, WorldMaker
 
 # What is set, and the key that must be blamed. `None` takes a key away.

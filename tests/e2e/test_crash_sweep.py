@@ -7,7 +7,6 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 from blocks.kappa_process import KappaProcess
 from blocks.waiting import Found, NotYet, wait_until
 from blocks.world import World, WorldMaker

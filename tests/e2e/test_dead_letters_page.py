@@ -9,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-
 from blocks.kappa_process import binary
 from blocks.records import Accepted, PlannedRecord, Rejected
 from blocks.redrives import DeadLetterQueue, Expected, Place

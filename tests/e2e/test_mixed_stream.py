@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-
 from blocks.readings import Verdict
 from blocks.verification import check_same_results
 from blocks.world import World, WorldMaker

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-
 from blocks.kappa_process import KappaProcess
 from blocks.waiting import wait_for
 from blocks.world import WorldMaker

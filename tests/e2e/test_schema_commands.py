@@ -6,7 +6,6 @@ import copy
 import json
 from typing import Any
 
-
 from blocks.kappa_process import CommandResult
 from blocks.schemas import READER_SCHEMA
 from blocks.world import World, WorldMaker

@@ -9,7 +9,6 @@ import time
 from collections.abc import Container, Iterator
 from typing import Any
 
-
 from blocks.archive import check_chain, check_rejects
 from blocks.dead_letters import check_dead_letters
 from blocks.evolution import READER, RefusedWriter, compatible_writers, incompatible_writers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 
-
 from blocks.segment_keys import HOUR_MS, date_and_hour, hour_that_began_ms
 from blocks.world import WorldMaker
 

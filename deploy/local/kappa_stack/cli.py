@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-from . import downloads
 from .downloads import HERE
 from .errors import StackError
 from .services import SERVICES
@@ -55,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         match options.command:
             case "fetch":
-                downloads.everything(say)
+                for service in SERVICES:
+                    service.fetch(say)
             case "up":
                 stack.up()
             case "down":

@@ -227,10 +227,3 @@ def _java_major(binary: Path) -> int:
         output = subprocess.run([binary, "-version"], capture_output=True, text=True).stderr
         match = re.search(r'version "(\d+)', output)
     return int(match.group(1)) if match else 0
-
-
-def everything(say: Say) -> None:
-    """What `stack up` would fetch, one after the other."""
-    for fetch in (kafka_libs, apicurio, java, versitygw):
-        fetch(say)
-    python("demo", say)

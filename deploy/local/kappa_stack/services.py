@@ -46,6 +46,11 @@ class Service(ABC):
     def ports(self) -> list[int]:
         return [self.port]
 
+    @staticmethod
+    @abstractmethod
+    def fetch(say: Say) -> tuple[Path, ...]:
+        """Downloads or builds what it needs, where that is missing; where it lies."""
+
     @abstractmethod
     def prepare(self, say: Say) -> Command:
         """Fetches what is missing, writes configuration, returns what to run."""
@@ -142,9 +147,12 @@ class Kafka(JavaService):
     def ports(self) -> list[int]:
         return [self.port, self.state["ports"]["kafka_controller"]]
 
+    @staticmethod
+    def fetch(say: Say) -> tuple[Path, ...]:
+        return downloads.kafka_libs(say), downloads.java(say)
+
     def prepare(self, say: Say) -> Command:
-        libs = downloads.kafka_libs(say)
-        java = downloads.java(say)
+        libs, java = self.fetch(say)
         properties = self.layout.data / "kafka.properties"
         properties.parent.mkdir(parents=True, exist_ok=True)
         template = (HERE / "kafka" / "server.properties").read_text()
@@ -197,9 +205,12 @@ class Registry(JavaService):
     def ports(self) -> list[int]:
         return [self.port, self.state["ports"]["registry_management"]]
 
+    @staticmethod
+    def fetch(say: Say) -> tuple[Path, ...]:
+        return downloads.apicurio(say), downloads.java(say)
+
     def prepare(self, say: Say) -> Command:
-        home = downloads.apicurio(say)
-        java = downloads.java(say)
+        home, java = self.fetch(say)
         self.data.mkdir(parents=True, exist_ok=True)
         env = _java_environment() | {
             "QUARKUS_HTTP_HOST": LOOPBACK,
@@ -240,8 +251,12 @@ class S3(Service):
 
     name = "s3"
 
+    @staticmethod
+    def fetch(say: Say) -> tuple[Path, ...]:
+        return (downloads.versitygw(say),)
+
     def prepare(self, say: Say) -> Command:
-        binary = downloads.versitygw(say)
+        (binary,) = self.fetch(say)
         objects, sidecar = self.data / "objects", self.data / "metadata"
         objects.mkdir(parents=True, exist_ok=True)
         sidecar.mkdir(parents=True, exist_ok=True)
@@ -296,8 +311,12 @@ class ClickHouse(Service):
     name = "clickhouse"
     grace = 20
 
+    @staticmethod
+    def fetch(say: Say) -> tuple[Path, ...]:
+        return (downloads.python("demo", say),)
+
     def prepare(self, say: Say) -> Command:
-        python = downloads.python("demo", say)
+        (python,) = self.fetch(say)
         env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
         argv = [
             str(python), str(HERE / "clickhouse_http"),

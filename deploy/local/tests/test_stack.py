@@ -266,6 +266,11 @@ def test_errors_are_sentences(tmp_path, one):
     assert stack("start", "zookeeper", "--dir", one, check=False).returncode == 2
 
 
+def test_fetch_starts_nothing(tmp_path):
+    stack("fetch", "--dir", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_down_can_keep_data_and_otherwise_leaves_nothing(stacks):
     two = stacks[1]
     url, registry = environment(two)["CLICKHOUSE_URL"], environment(two)["REGISTRY_URL"]

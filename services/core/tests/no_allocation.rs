@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "a counting allocator")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-#[path = "from_outside/support/settings.rs"]
+#[path = "from_outside/support/partition.rs"]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -17,11 +17,11 @@ use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
 use kappa_core::contract::rules::{Bounds, ContractRules, Demand, Rule, Severity};
-use kappa_core::decode::{ReaderSchema, SchemaReference};
+use kappa_core::decode::ReaderSchema;
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 
-use support::{known_writer, settings};
+use support::{new_state, payload, settings};
 
 struct Counting;
 
@@ -105,10 +105,7 @@ fn batch(first: i64, writer: &GenericDatumWriter<'_>) -> LogBatch {
             ("site", Value::Union(1, Box::new(Value::String("north".to_owned())))),
             ("attributes", Value::Map(HashMap::new())),
         ];
-        let record = Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into());
-        let mut payload = vec![0, 0, 0, 0, 1];
-        payload.extend(writer.write_value_to_vec(record).unwrap());
-        batch.push(offset, time_ms, Some(sensor.as_bytes()), Some(&payload), []);
+        batch.push(offset, time_ms, Some(sensor.as_bytes()), Some(&payload(writer, fields)), []);
     }
     batch
 }
@@ -125,9 +122,7 @@ fn process(state: &mut PartitionState, batches: &[LogBatch]) {
 
 #[test]
 fn an_event_costs_no_allocation() {
-    let settings = partition_settings();
-    let mut state = PartitionState::empty(Arc::clone(&settings), 0, 0, None);
-    state.learn(SchemaReference::Id(1), known_writer(SCHEMA, &settings));
+    let mut state = new_state(SCHEMA, partition_settings(), 0);
     let schema = Schema::parse_str(SCHEMA).unwrap();
     let writer = GenericDatumWriter::builder(&schema).build().unwrap();
     let batches: Vec<LogBatch> = (0..60).map(|number| batch(number * PER_BATCH, &writer)).collect();

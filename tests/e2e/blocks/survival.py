@@ -130,7 +130,7 @@ DEPENDENCIES = {
     "kafka": "kafka", "kafka (native fetcher)": "kafka", "registry": "registry", "s3": "object_store", "clickhouse": "hot_store",
 }  # fmt: skip
 
-#: Enough for a backlog of some seconds on a machine that is busy with all the others.
+#: Their `checkpoint.interval`: not so short that a busy machine has a backlog of segments anyway.
 INTERVAL_SECONDS = 2.0
 #: What piles up while a fault lasts is committed at least four times as fast as it came.
 BACKLOG_SHARE = 0.25

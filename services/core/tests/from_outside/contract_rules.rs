@@ -9,13 +9,13 @@ use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::contract::judge::RuleJudge;
 use kappa_core::contract::rules::{Bounds, ContractRules, Demand, Rule, Severity};
-use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress, RejectedOffsets, Replay, SegmentCut};
 use kappa_core::record::LogBatch;
 use kappa_core::reject::Reason;
 use proptest::prelude::*;
 
-use crate::support;
+use crate::support::partition;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -213,7 +213,7 @@ proptest! {
 const START_MS: i64 = 1_767_225_600_000;
 
 fn settings(contract: &[(f64, Severity)]) -> Arc<PartitionSettings> {
-    let plain = support::settings::settings(SCHEMA, &["sensor_id"]);
+    let plain = partition::settings(SCHEMA, &["sensor_id"]);
     let rules = contract.iter().map(|(max, severity)| Rule {
         name: "value_range".to_owned(),
         field: "value".to_owned(),
@@ -240,8 +240,7 @@ fn batch(count: i64) -> LogBatch {
 }
 
 fn go_through(settings: &Arc<PartitionSettings>, replay: Option<Replay>) -> (PartitionState, SegmentCut) {
-    let mut state = PartitionState::empty(Arc::clone(settings), 0, 0, None);
-    state.learn(SchemaReference::Id(1), support::settings::known_writer(SCHEMA, settings));
+    let mut state = partition::new_state(SCHEMA, Arc::clone(settings), 0);
     if let Some(replay) = replay {
         state.begin_replay(replay);
     }

@@ -11,7 +11,7 @@ use kappa_core::partition::{PartitionSettings, PartitionState, Progress, Replay,
 use kappa_core::record::LogBatch;
 use kappa_core::rows::{QualityCounts, QualityRow};
 
-use crate::support::settings::{known_writer, settings};
+use crate::support::partition::{known_writer, new_state, payload, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -33,13 +33,6 @@ fn partition_settings(rows_per_batch: usize, sequence: Option<&str>) -> Arc<Part
     Arc::new(PartitionSettings { event, rows_per_batch, ..plain })
 }
 
-fn state(settings: Arc<PartitionSettings>) -> PartitionState {
-    let writer = known_writer(SCHEMA, &settings);
-    let mut state = PartitionState::empty(settings, 0, 0, None);
-    state.learn(SchemaReference::Id(1), writer);
-    state
-}
-
 fn batch(first: i64, readings: &[Reading]) -> LogBatch {
     let schema = Schema::parse_str(SCHEMA).unwrap();
     let encoder = GenericDatumWriter::builder(&schema).build().unwrap();
@@ -57,10 +50,7 @@ fn batch(first: i64, readings: &[Reading]) -> LogBatch {
             ("site", site),
             ("sequence", Value::Long(*sequence)),
         ];
-        let record = Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into());
-        let mut payload = vec![0, 0, 0, 0, 1];
-        payload.extend(encoder.write_value_to_vec(record).unwrap());
-        batch.push(offset, START_MS + arrival_s * 1_000, Some(sensor.as_bytes()), Some(&payload), []);
+        batch.push(offset, START_MS + arrival_s * 1_000, Some(sensor.as_bytes()), Some(&payload(&encoder, fields)), []);
     }
     batch
 }
@@ -102,7 +92,7 @@ fn readings() -> Vec<Reading> {
 #[test]
 fn duplicates_are_marked_and_in_no_window() {
     for rows_per_batch in [1, 2, 100] {
-        let mut state = state(partition_settings(rows_per_batch, Some("sequence")));
+        let mut state = new_state(SCHEMA, partition_settings(rows_per_batch, Some("sequence")), 0);
         let marks = process(&mut state, &batch(0, &readings()));
         assert_eq!(marks, [false, false, true, false, false, false, false, false]);
         let cut = state.cut().unwrap();
@@ -115,7 +105,7 @@ fn duplicates_are_marked_and_in_no_window() {
 
 #[test]
 fn without_a_field_that_numbers_them_nothing_is_a_duplicate() {
-    let mut state = state(partition_settings(100, None));
+    let mut state = new_state(SCHEMA, partition_settings(100, None), 0);
     assert!(process(&mut state, &batch(0, &readings())).iter().all(|mark| !mark));
     assert_eq!(state.cut().unwrap().duplicates, 0);
 }
@@ -163,7 +153,7 @@ fn quality_is_counted_by_site_metric_and_minute_of_arrival() {
         ),
     ];
     for rows_per_batch in [1, 3, 100] {
-        let mut state = state(partition_settings(rows_per_batch, Some("sequence")));
+        let mut state = new_state(SCHEMA, partition_settings(rows_per_batch, Some("sequence")), 0);
         process(&mut state, &batch(0, &readings()));
         assert_eq!(state.cut().unwrap().quality, expected);
         assert!(state.cut().is_none(), "a segment counts for itself");
@@ -172,7 +162,7 @@ fn quality_is_counted_by_site_metric_and_minute_of_arrival() {
 
 #[test]
 fn a_site_that_only_a_refused_record_names_is_not_taken_for_the_next_one() {
-    let mut state = state(partition_settings(100, Some("sequence")));
+    let mut state = new_state(SCHEMA, partition_settings(100, Some("sequence")), 0);
     let readings = [("a", 0, Some("north"), 1, 0, 0, f64::NAN), ("a", 0, Some("south"), 2, 0, 0, 1.0)];
     process(&mut state, &batch(0, &readings));
     let expected = [
@@ -184,7 +174,7 @@ fn a_site_that_only_a_refused_record_names_is_not_taken_for_the_next_one() {
 
 #[test]
 fn records_that_cannot_be_read_count_for_no_site() {
-    let mut state = state(partition_settings(100, Some("sequence")));
+    let mut state = new_state(SCHEMA, partition_settings(100, Some("sequence")), 0);
     let mut poison = LogBatch::default();
     poison.push(0, START_MS, None, Some(b"\x07"), []);
     process(&mut state, &poison);
@@ -199,7 +189,7 @@ fn said(cut: SegmentCut) -> (u64, u64, Vec<QualityRow>, Vec<u8>) {
 #[test]
 fn whoever_adopts_a_segment_comes_to_the_same() {
     let settings = partition_settings(2, Some("sequence"));
-    let mut owner = state(Arc::clone(&settings));
+    let mut owner = new_state(SCHEMA, Arc::clone(&settings), 0);
     process(&mut owner, &batch(0, &readings()[..3]));
     let before = owner.cut().unwrap();
     let rest = batch(3, &readings()[3..]);
@@ -230,7 +220,7 @@ fn whoever_adopts_a_segment_comes_to_the_same() {
 fn a_replay_of_nothing_but_refused_records_asks_for_their_schema_once() {
     let settings = partition_settings(100, Some("sequence"));
     let refused = batch(0, &[("a", 0, Some("north"), 1, 0, 0, f64::NAN), ("a", 0, Some("north"), 2, 1, 1, f64::NAN)]);
-    let mut owner = state(Arc::clone(&settings));
+    let mut owner = new_state(SCHEMA, Arc::clone(&settings), 0);
     process(&mut owner, &refused);
     let cut = owner.cut().unwrap();
     let replay = Replay { end: cut.end, rejected: cut.rejected_offsets.clone() };

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use kappa_core::decode::{DecodeLimits, NaturalSchema, SchemaReference};
+use kappa_core::decode::{DecodeLimits, NaturalSchema};
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 use serde_json::json;
 
-use crate::support::settings::{known_writer, settings};
+use crate::support::partition::{new_state, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -24,11 +24,7 @@ fn state() -> PartitionState {
         bytes_per_batch: BYTES_PER_BATCH,
         ..settings(SCHEMA, &["sensor_id"])
     };
-    let settings = Arc::new(settings);
-    let writer = known_writer(SCHEMA, &settings);
-    let mut state = PartitionState::empty(settings, 0, 0, None);
-    state.learn(SchemaReference::Id(1), writer);
-    state
+    new_state(SCHEMA, Arc::new(settings), 0)
 }
 
 #[test]

@@ -6,11 +6,11 @@ use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::contract::EventFields;
-use kappa_core::decode::{ReaderSchema, SchemaReference};
+use kappa_core::decode::ReaderSchema;
 use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 
-use crate::support::settings::{known_writer, settings};
+use crate::support::partition::{new_state, payload, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -24,9 +24,7 @@ fn state(site: Option<&str>, rows_per_batch: usize) -> PartitionState {
     let plain = settings(SCHEMA, &["sensor_id"]);
     let event = plain.event.clone().with_site(&plain.reader, site).unwrap();
     let settings = Arc::new(PartitionSettings { event, rows_per_batch, ..plain });
-    let writer = known_writer(SCHEMA, &settings);
-    let mut state = PartitionState::empty(settings, 0, -1, None);
-    state.learn(SchemaReference::Id(1), writer);
+    let mut state = new_state(SCHEMA, settings, -1);
     // Nothing is told before a segment with a record of the schema was cut.
     process(&mut state, &batch(-1, &[("before", None, 1.0)]));
     assert_eq!(told(&mut state), []);
@@ -51,10 +49,7 @@ fn batch(first: i64, events: &[(&str, Option<&str>, f64)]) -> LogBatch {
             ("value", Value::Double(*value)),
             ("site", site),
         ];
-        let record = Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into());
-        let mut payload = vec![0, 0, 0, 0, 1];
-        payload.extend(writer.write_value_to_vec(record).unwrap());
-        batch.push(offset, START_MS + offset, Some(sensor.as_bytes()), Some(&payload), []);
+        batch.push(offset, START_MS + offset, Some(sensor.as_bytes()), Some(&payload(&writer, fields)), []);
     }
     batch
 }

@@ -1,7 +1,7 @@
 //! Snapshots are read by later versions of the program, and written by two versions side by side: the bytes for a state are
 //! fixed by the number of the format, and what version 1 wrote is kept here for good.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kappa_core::anomaly::{ConfiguredDetector, Robust};
@@ -10,7 +10,7 @@ use kappa_core::partition::{PartitionSettings, PartitionState, Progress};
 use kappa_core::record::LogBatch;
 use kappa_core::snapshot::FORMAT_VERSION;
 
-use crate::support::settings::{known_writer, settings};
+use crate::support::partition::{known_writer, settings};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "sensor_id", "type": "string"},
@@ -71,11 +71,14 @@ fn varint(number: i64) -> Vec<u8> {
     bytes
 }
 
+fn golden(version: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/from_outside/golden/version-{version}.snapshot"))
+}
+
 /// `KAPPA_WRITE_GOLDEN=1` writes it, when the format gets a new number.
 #[test]
 fn this_version_writes_what_it_always_wrote() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(format!("tests/from_outside/golden/version-{FORMAT_VERSION}.snapshot"));
+    let file = golden(FORMAT_VERSION);
     let written = state(&partition_settings()).cut().unwrap().snapshot;
     if std::env::var_os("KAPPA_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -93,10 +96,8 @@ fn this_version_writes_what_it_always_wrote() {
 fn every_version_that_there_was_is_read() {
     let settings = partition_settings();
     for version in 1..=FORMAT_VERSION {
-        let file =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/from_outside/golden/version-{version}.snapshot"));
         let (restored, header) =
-            PartitionState::restore(Arc::clone(&settings), &std::fs::read(&file).unwrap()).unwrap();
+            PartitionState::restore(Arc::clone(&settings), &std::fs::read(golden(version)).unwrap()).unwrap();
         assert_eq!((header.topic.as_str(), header.partition, header.position), ("readings", 7, 1_000 + RECORDS));
         let expected = state(&settings).cut().unwrap().snapshot;
         assert!(restored.snapshot() == expected, "version {version} is read as another state");

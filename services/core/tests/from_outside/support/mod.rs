@@ -1,5 +1,5 @@
 //! What several tests need.
 
 pub mod decode;
+pub mod partition;
 pub mod read;
-pub mod settings;

@@ -1,13 +1,15 @@
-//! Settings of a partition, of which a test changes what it is about.
+//! A partition: its settings, of which a test changes what it is about, its state, and payloads for it.
 
 use std::sync::Arc;
 
+use apache_avro::types::Value;
+use apache_avro::writer::datum::GenericDatumWriter;
 use kappa_core::anomaly::ConfiguredDetector;
 use kappa_core::archive::archive_schema;
 use kappa_core::contract::rules::ContractRules;
 use kappa_core::contract::{EventFields, TimeLimits};
-use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema};
-use kappa_core::partition::{AwaitedAnswers, PartitionSettings, WriterSchema};
+use kappa_core::decode::{DecodeLimits, Decoder, ReaderSchema, SchemaReference};
+use kappa_core::partition::{AwaitedAnswers, PartitionSettings, PartitionState, WriterSchema};
 use kappa_core::windows::WindowSettings;
 
 /// Fields `event_time` and `value`, minutes, no detector.
@@ -35,4 +37,20 @@ pub(crate) fn settings(schema: &str, key: &[&str]) -> PartitionSettings {
 pub(crate) fn known_writer(schema: &str, settings: &PartitionSettings) -> WriterSchema {
     let decoder = Decoder::compile(schema, &[], &settings.reader, &settings.decode_limits).unwrap();
     WriterSchema::Readable { decoder: Arc::new(decoder), id: Some(1) }
+}
+
+/// Partition 0 from `position` on, without a past; it knows the writer that has `schema`.
+pub(crate) fn new_state(schema: &str, settings: Arc<PartitionSettings>, position: i64) -> PartitionState {
+    let writer = known_writer(schema, &settings);
+    let mut state = PartitionState::empty(settings, 0, position, None);
+    state.learn(SchemaReference::Id(1), writer);
+    state
+}
+
+/// As it lies in the log: the frame with number 1 of the registry, and the record.
+pub(crate) fn payload<const N: usize>(writer: &GenericDatumWriter<'_>, fields: [(&str, Value); N]) -> Vec<u8> {
+    let record = Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into());
+    let mut payload = vec![0, 0, 0, 0, 1];
+    payload.extend(writer.write_value_to_vec(record).unwrap());
+    payload
 }
